@@ -1,0 +1,48 @@
+"""Builds the Flask app: settings, database, pages. Starts no thread and opens no file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the app; jobs run in it once `app.extensions["consumer"].start()` is called.
+
+    Raises: SettingError when a variable of the environment cannot be used.
+    """
+    # Imported inside, so that `import app.settings` costs nothing and no module is imported in a circle.
+    from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    import tasks
+    from app import catalogue, pages
+    from app.database import Database
+    from app.mail import ledger
+    from app.settings import Settings
+
+    settings = settings or Settings.read()
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_request_bytes)
+    if settings.behind_proxy:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)  # type: ignore[method-assign]
+
+    tasks.load()
+    database = Database(
+        settings.database_path,
+        settings.environment,
+        settings.sqlite_synchronous,
+        [tasks.huey.migrations, catalogue.migrations, ledger.migrations],
+    )
+    tasks.huey.attach(database, settings, app.app_context)
+    app.extensions.update(
+        settings=settings,
+        database=database,
+        consumer=tasks.huey.create_consumer(workers=settings.task_threads),
+    )
+    pages.register(app)
+    return app

@@ -1,0 +1,270 @@
+"""The SQLite file: one writer, many readers, transactions, migrations."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from flask import current_app
+from werkzeug.local import LocalProxy
+
+from app.errors import DatabaseUnusableError
+from app.writer import Writer
+
+if TYPE_CHECKING:
+    from sqlite_utils import Migrations
+
+T = TypeVar("T")
+Parameters = Sequence[Any] | dict[str, Any]
+
+WAIT_S = 10.0
+SLOW_TRANSACTION_S = 2.0
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+log = logging.getLogger("postroom.database")
+_abandoned: list[object] = []
+"""Connections a fork brought along. Closing one would drop the parent's locks, so they are only kept."""
+
+
+class _Transaction(threading.local):
+    """What the present thread has open: the writing connection, its depth, what to do after the commit."""
+
+    connection: sqlite3.Connection | None = None
+    depth = 0
+    callbacks: list[Callable[[], None]]
+
+
+class Database:
+    """Opens the file at first use, in whichever process uses it."""
+
+    def __init__(
+        self,
+        path: Path,
+        environment: str = "development",
+        synchronous: str = "FULL",
+        migrations: Sequence[Migrations] = (),
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self.path = path
+        self.environment = environment
+        self.synchronous = synchronous
+        self.migrations = migrations
+        self.wait_s = wait_s
+        self._opening = threading.Lock()
+        self._opened_by: int | None = None
+        self._writer: Writer | None = None
+        self._readers: dict[threading.Thread, sqlite3.Connection] = {}
+        self._local = threading.local()
+        self._open_transaction = _Transaction()
+
+    # Reading
+
+    def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """Return all rows of a query, as of the last commit (inside `transaction()`: as of this line)."""
+        return self._connection_to_read().execute(sql, parameters).fetchall()
+
+    def read_one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
+        """Return the first row of a query, or None."""
+        row: sqlite3.Row | None = self._connection_to_read().execute(sql, parameters).fetchone()
+        return row
+
+    def data_version(self) -> int:
+        """Return a number that changes whenever somebody commits."""
+        return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+
+    # Writing
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one small piece of work and commit it, together with others that wait.
+
+        Inside `transaction()` it joins that transaction instead, as a savepoint of its own.
+        `work` may run again after a roll-back, so it must touch nothing but the connection.
+        """
+        if self.in_transaction:
+            with self.transaction() as connection:
+                return work(connection)
+        return cast(T, self.writer.write(work))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the writer: everything written in the block is kept together, or not at all.
+
+        Nested blocks are savepoints. Work that does not belong inside (sending, waiting) delays every other
+        writer; after 2 s a warning names the caller.
+        Raises: DatabaseBusyError when the writer's turn did not come in time.
+        """
+        mine = self._open_transaction
+        if mine.connection is not None:
+            with self._savepoint(mine) as connection:
+                yield connection
+            return
+        with self.writer.exclusive() as connection:
+            mine.connection, mine.callbacks = connection, []
+            started = time.monotonic()
+            try:
+                yield connection
+            finally:
+                mine.connection = None
+                callbacks, mine.callbacks = mine.callbacks, []
+                if time.monotonic() - started > SLOW_TRANSACTION_S:
+                    self._warn_slow(time.monotonic() - started)
+        for callback in callbacks:
+            callback()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Say whether the present thread is inside `transaction()`."""
+        return self._open_transaction.connection is not None
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call back once the outermost transaction of this thread has committed, or at once."""
+        if self.in_transaction:
+            self._open_transaction.callbacks.append(callback)
+        else:
+            callback()
+
+    @property
+    def writer(self) -> Writer:
+        """Return the one writer of this process, opening the file if need be."""
+        self.open()
+        assert self._writer is not None
+        return self._writer
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """Open the file and bring its tables up to date; does nothing if this process has done so.
+
+        Raises: DatabaseUnusableError.
+        """
+        if self._opened_by == os.getpid():
+            return
+        with self._opening:
+            if self._opened_by == os.getpid():
+                return
+            if self._opened_by is not None:
+                _abandoned.append((self._writer, self._readers, self._local))
+                self._readers, self._local, self._open_transaction = {}, threading.local(), _Transaction()
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = Writer(self._connect_to_write(), self._beside(".turn"), self.wait_s)
+                self._prepare(self._writer)
+            except (sqlite3.Error, OSError) as error:
+                raise DatabaseUnusableError(
+                    f"{self.path} cannot be used: {error}. The folder must exist and be writable, the file must "
+                    "be a database of this kit; DATA_DIR names another folder."
+                ) from error
+            self._opened_by = os.getpid()
+
+    def close(self) -> None:
+        """Close every connection of this process; the next use opens the file again."""
+        with self._opening:
+            if self._opened_by != os.getpid() or self._writer is None:
+                return
+            for reader in self._readers.values():
+                reader.close()
+            self._readers, self._local = {}, threading.local()
+            self._writer.close()
+            self._writer, self._opened_by = None, None
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _connect_to_write(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect on a new file only
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            log.warning("SQLite keeps journal mode %s on this disk: readers will wait for the writer", mode)
+        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own, fair way
+        return connection
+
+    def _prepare(self, writer: Writer) -> None:
+        with writer.exclusive() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            connection.execute("INSERT OR IGNORE INTO about VALUES ('environment', ?)", (self.environment,))
+            found = connection.execute("SELECT value FROM about WHERE key = 'environment'").fetchone()[0]
+            if found != self.environment:
+                raise DatabaseUnusableError(
+                    f"{self.path} belongs to the {found} environment, this is {self.environment}: its jobs and "
+                    "mails must not run in the wrong one. Set DATA_DIR to another folder."
+                )
+            if self.migrations:
+                from sqlite_utils import Database as Tables
+
+                tables = Tables(connection)
+                for migrations in self.migrations:
+                    migrations.apply(tables)
+
+    # Connections of the present thread
+
+    def _connection_to_read(self) -> sqlite3.Connection:
+        return self._open_transaction.connection or self._reader()
+
+    def _reader(self) -> sqlite3.Connection:
+        if self._opened_by != os.getpid():
+            self.open()
+        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
+        if reader is None:
+            # Read-only in the file's own mode: a connection that merely promises not to write would still
+            # checkpoint when it closes last.
+            reader = sqlite3.connect(
+                f"{self.path.as_uri()}?mode=ro",
+                uri=True, timeout=self.wait_s, isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+            reader.row_factory = sqlite3.Row
+            self._local.reader = reader
+            self._keep_reader(reader)
+        return reader
+
+    def _keep_reader(self, reader: sqlite3.Connection) -> None:
+        with self._opening:
+            for thread in [thread for thread in self._readers if not thread.is_alive()]:
+                self._readers.pop(thread).close()
+            self._readers[threading.current_thread()] = reader
+
+    @contextmanager
+    def _savepoint(self, mine: _Transaction) -> Iterator[sqlite3.Connection]:
+        connection = mine.connection
+        assert connection is not None
+        mine.depth += 1
+        name, waiting = f"depth{mine.depth}", len(mine.callbacks)
+        connection.execute(f"SAVEPOINT {name}")
+        try:
+            yield connection
+        except BaseException:
+            del mine.callbacks[waiting:]
+            if connection.in_transaction:
+                connection.execute(f"ROLLBACK TO {name}")
+                connection.execute(f"RELEASE {name}")
+            raise
+        else:
+            connection.execute(f"RELEASE {name}")
+        finally:
+            mine.depth -= 1
+
+    def _warn_slow(self, seconds: float) -> None:
+        frame = sys._getframe()
+        while frame.f_back and frame.f_code.co_filename in (__file__, contextmanager.__code__.co_filename):
+            frame = frame.f_back
+        log.warning(
+            "A transaction held the writer for %.1f s at %s:%d: move what is slow (sending, waiting) out of it.",
+            seconds, frame.f_code.co_filename, frame.f_lineno,
+        )  # fmt: skip
+
+
+database = cast(Database, LocalProxy(lambda: current_app.extensions["database"]))
+"""The app's database, wherever an app context is: in requests and in task bodies."""

@@ -1,0 +1,81 @@
+"""The kit's named errors. Each says what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class PostroomError(Exception):
+    """Base of every error the kit raises on purpose; its message is fit to be shown to people."""
+
+    code = "error"
+    status = 500
+
+
+class SettingError(PostroomError):
+    """An environment variable holds a value that cannot be used."""
+
+    code = "bad_setting"
+
+    def __init__(self, variable: str, found: object, expected: str) -> None:
+        self.variable = variable
+        super().__init__(
+            f"{variable} is {found!r}, expected {expected}. Change it, or unset it for the default."
+        )
+
+
+class InvalidInputError(PostroomError):
+    """Somebody sent a value that cannot be accepted; `field` names it."""
+
+    code = "invalid_input"
+    status = 400
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class NotFoundError(PostroomError):
+    """What was asked for does not exist."""
+
+    code = "not_found"
+    status = 404
+
+
+class DatabaseBusyError(PostroomError):
+    """The writer's turn did not come within the time limit."""
+
+    code = "database_busy"
+    status = 503
+
+
+class DatabaseUnusableError(PostroomError):
+    """The database file cannot be opened, is damaged, or belongs to another environment."""
+
+    code = "database_unusable"
+    status = 503
+
+
+class QueueFullError(PostroomError):
+    """As many jobs are pending as MAX_PENDING_JOBS allows."""
+
+    code = "queue_full"
+    status = 503
+    retry_after_s = 5
+
+
+class JobTooLargeError(PostroomError):
+    """A job's arguments or result are larger than MAX_JOB_BYTES; big things go by reference."""
+
+    code = "job_too_large"
+    status = 413
+
+
+class PayloadError(PostroomError):
+    """A job's argument or result cannot be written as JSON; the message names it."""
+
+    code = "bad_payload"
+
+
+class DeadlockError(PostroomError):
+    """Waiting there for a job's result would wait for ever."""
+
+    code = "deadlock"

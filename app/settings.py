@@ -1,0 +1,160 @@
+"""Every setting of the kit: its variable, unit and default. Read once, checked at the start."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.errors import SettingError
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+MAIL_SCHEMES = ("smtp+plain",)
+SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
+
+
+def _whole(low: int, high: int) -> Callable[[str, str], int]:
+    def parse(variable: str, text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise SettingError(variable, text, f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def parse(variable: str, text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise SettingError(variable, text, "one of " + ", ".join(choices))
+
+    return parse
+
+
+def _yes_or_no(variable: str, text: str) -> bool:
+    if text not in ("0", "1"):
+        raise SettingError(variable, text, "0 or 1")
+    return text == "1"
+
+
+def _text(variable: str, text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise SettingError(variable, text, "one line of text")
+    return text
+
+
+def _url(variable: str, text: str) -> str:
+    parts = urlsplit(_text(variable, text))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingError(variable, text, "an address such as https://books.example.com")
+    return text.rstrip("/")
+
+
+def _mail_url(variable: str, text: str) -> str:
+    expected = "unset (the built-in inbox) or smtp+plain://host:port"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in MAIL_SCHEMES and bool(parts.hostname) and (parts.port or 25) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        # The value may hold a password: say only what kind of address it is.
+        raise SettingError(variable, text.split(":", 1)[0] + ":...", expected)
+    return text
+
+
+def _path(variable: str, text: str) -> Path:
+    return Path(_text(variable, text)).expanduser().absolute()
+
+
+def _setting(variable: str, parse: Callable[[str, str], Any], default: Any, unit: str, meaning: str) -> Any:
+    metadata = {"variable": variable, "parse": parse, "unit": unit, "meaning": meaning}
+    shown = variable not in SECRETS
+    if callable(default):
+        return field(default_factory=default, metadata=metadata, repr=shown)
+    return field(default=default, metadata=metadata, repr=shown)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, read by `Settings.read()` or made by hand in tests."""
+
+    port: int = _setting("PORT", _whole(0, 65535), 5000, "", "port the site listens on")
+    host: str = _setting("HOST", _text, "0.0.0.0", "", "address the site listens on")
+    environment: str = _setting(
+        "APP_ENV", _one_of("development", "production"), "development", "", "development or production"
+    )
+    data_dir: Path = _setting("DATA_DIR", _path, None, "", "folder of the database, made if absent")
+    mail_url: str = _setting("MAIL_URL", _mail_url, "", "", "where mail goes; unset: the built-in inbox")
+    mail_from: str = _setting("MAIL_FROM", _text, "Postroom <postroom@localhost>", "", "sender of every mail")
+    public_url: str = _setting("PUBLIC_URL", _url, "", "", "the site's address in links of mails")
+    secret_key: str = _setting("SECRET_KEY", _text, lambda: secrets.token_hex(32), "", "signs cookies")
+    admin_token: str = _setting(
+        "ADMIN_TOKEN", _text, lambda: secrets.token_urlsafe(24), "", "the operator's bearer token"
+    )
+    task_threads: int = _setting("TASK_THREADS", _whole(1, 64), 4, "threads", "jobs that run at once")
+    web_threads: int = _setting("WEB_THREADS", _whole(2, 256), 8, "threads", "requests served at once")
+    sqlite_synchronous: str = _setting(
+        "SQLITE_SYNCHRONOUS", _one_of("FULL", "NORMAL"), "FULL", "",
+        "FULL survives a power cut; NORMAL may lose the last moments to one",
+    )  # fmt: skip
+    max_pending_jobs: int = _setting(
+        "MAX_PENDING_JOBS", _whole(1, 10**9), 100_000, "jobs", "ready and scheduled jobs before 503"
+    )
+    max_job_bytes: int = _setting(
+        "MAX_JOB_BYTES", _whole(256, 10**8), 262_144, "bytes", "largest arguments or result of one job"
+    )
+    max_request_bytes: int = _setting(
+        "MAX_REQUEST_BYTES", _whole(1024, 10**9), 1_048_576, "bytes", "largest request before 413"
+    )
+    log_level: str = _setting(
+        "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "", "least level that is logged"
+    )
+    behind_proxy: bool = _setting(
+        "BEHIND_PROXY",
+        _yes_or_no,
+        False,
+        "",
+        "1 where a proxy of the host sets X-Forwarded-*; on Replit it is 1",
+    )
+
+    def __post_init__(self) -> None:
+        if self.data_dir is None:
+            object.__setattr__(self, "data_dir", PROJECT_DIR / "data" / self.environment)
+        if not self.public_url:
+            object.__setattr__(self, "public_url", f"http://localhost:{self.port}")
+
+    @property
+    def production(self) -> bool:
+        """Say whether this is the published site."""
+        return self.environment == "production"
+
+    @property
+    def database_path(self) -> Path:
+        """Name the one SQLite file."""
+        return self.data_dir / "postroom.db"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read every setting from the environment; an empty variable counts as unset.
+
+        Raises: SettingError naming the variable, what was found and what is expected.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        if environ.get("REPLIT_DEPLOYMENT") == "1":
+            values["environment"] = "production"
+        if environ.get("REPL_ID"):
+            values["behind_proxy"] = True
+        if environ.get("REPLIT_DOMAINS") and not environ.get("PUBLIC_URL"):
+            values["public_url"] = "https://" + environ["REPLIT_DOMAINS"].split(",")[0].strip()
+        for setting in fields(cls):
+            text = environ.get(setting.metadata["variable"], "").strip()
+            if text:
+                values[setting.name] = setting.metadata["parse"](setting.metadata["variable"], text)
+        return cls(**values)

@@ -1,0 +1,229 @@
+"""The one writing connection and whose turn it is.
+
+Small writes that wait together commit together: the first in line leads, runs its own work, then that of
+everybody waiting behind it (each under a savepoint), and one COMMIT serves them all.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from app.errors import DatabaseBusyError
+
+Work = Callable[[sqlite3.Connection], Any]
+
+MAX_GROUP = 256
+RETRY_S = 0.001
+"""A constant short retry is fair among processes; SQLite's own growing one lets late comers win."""
+
+
+class _Ticket:
+    """One place in the line: a small piece of work, or (work is None) a whole transaction's turn."""
+
+    __slots__ = ("done", "error", "result", "woken", "work")
+
+    def __init__(self, work: Work | None) -> None:
+        self.work = work
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.woken: threading.Event | None = None
+
+
+class Writer:
+    """Gives the writing connection to one thread of one process at a time, in order of arrival."""
+
+    def __init__(self, connection: sqlite3.Connection, turn_path: Path, wait_s: float) -> None:
+        self.connection = connection
+        self.wait_s = wait_s
+        self.commits = 0
+        self._mutex = threading.Lock()
+        self._line: deque[_Ticket] = deque()
+        self._taken = False
+        # Writers of several processes take turns through this file: SQLite 3.7.0 to 3.51.2 can corrupt a WAL
+        # when two connections write or checkpoint at the same moment. Source: sqlite.org/wal.html#walresetbug
+        self._turn_fd = os.open(turn_path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def write(self, work: Work) -> Any:
+        """Run `work(connection)` and commit it, together with whatever else waits.
+
+        `work` may run more than once (after a roll-back), so it must touch nothing but the connection.
+        Raises: what `work` raises; DatabaseBusyError when no turn came in time.
+        """
+        ticket = _Ticket(work)
+        deadline = time.monotonic() + self.wait_s
+        self._wait_in_line(ticket)
+        if not ticket.done:
+            self._lead(ticket, deadline)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result
+
+    @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """Hold the turn for a transaction of the caller's own: commit at the end, roll back on any error."""
+        deadline = time.monotonic() + self.wait_s
+        self._wait_in_line(_Ticket(None))
+        try:
+            with self._file_turn(deadline):
+                self._begin(deadline)
+                try:
+                    yield self.connection
+                    self._commit()
+                except BaseException:
+                    self._roll_back()
+                    raise
+        finally:
+            self._pass_turn()
+
+    def close(self) -> None:
+        """Close the connection, in turn: the last one to close checkpoints."""
+        self._wait_in_line(_Ticket(None))
+        try:
+            with self._file_turn(time.monotonic() + self.wait_s):
+                self.connection.close()
+        finally:
+            self._pass_turn()
+            os.close(self._turn_fd)
+
+    # The line within this process
+
+    def _wait_in_line(self, ticket: _Ticket) -> None:
+        """Return when `ticket` is done, or when its thread holds the turn."""
+        with self._mutex:
+            if not self._taken:
+                self._taken = True
+                return
+            ticket.woken = threading.Event()
+            self._line.append(ticket)
+        if ticket.woken.wait(self.wait_s):
+            return
+        with self._mutex:
+            if ticket in self._line:
+                self._line.remove(ticket)
+                raise DatabaseBusyError(
+                    f"the database's writer was busy for {self.wait_s:g} s; the log names a transaction that "
+                    "takes long, or another program holds the file"
+                )
+        ticket.woken.wait()  # a leader took it up at the last moment and will finish it
+
+    def _pass_turn(self) -> None:
+        with self._mutex:
+            if not self._line:
+                self._taken = False
+                return
+            heir = self._line.popleft()
+        assert heir.woken is not None
+        heir.woken.set()
+
+    def _next_small(self) -> _Ticket | None:
+        with self._mutex:
+            if self._line and self._line[0].work is not None:
+                return self._line.popleft()
+        return None
+
+    # One group, one commit
+
+    def _lead(self, first: _Ticket, deadline: float) -> None:
+        group = [first]
+        try:
+            with self._file_turn(deadline):
+                self._run_group(group, deadline)
+        except BaseException as error:
+            for ticket in group:
+                if not ticket.done:
+                    ticket.error = error
+        finally:
+            self._pass_turn()
+            for ticket in group[1:]:
+                ticket.done = True
+                assert ticket.woken is not None
+                ticket.woken.set()
+
+    def _run_group(self, group: list[_Ticket], deadline: float) -> None:
+        first = group[0]
+        assert first.work is not None
+        self._begin(deadline)
+        try:
+            first.result = first.work(self.connection)
+            while len(group) < MAX_GROUP and (ticket := self._next_small()) is not None:
+                group.append(ticket)
+                self._run_in_savepoint(ticket)
+            self._commit()
+        except BaseException as error:
+            self._roll_back()
+            if len(group) == 1 or not isinstance(error, sqlite3.Error):
+                raise
+            # SQLite threw the whole group away (a full disk, say): each again alone, so that the small ones
+            # get through and only the culprit hears of it.
+            for ticket in group:
+                self._run_alone(ticket, deadline)
+        for ticket in group:
+            ticket.done = True
+
+    def _run_in_savepoint(self, ticket: _Ticket) -> None:
+        assert ticket.work is not None
+        self.connection.execute("SAVEPOINT small")
+        try:
+            ticket.result = ticket.work(self.connection)
+        except Exception as error:
+            if not self.connection.in_transaction:
+                raise
+            ticket.error = error
+            self.connection.execute("ROLLBACK TO small")
+        self.connection.execute("RELEASE small")
+
+    def _run_alone(self, ticket: _Ticket, deadline: float) -> None:
+        assert ticket.work is not None
+        ticket.error = None
+        try:
+            self._begin(deadline)
+            ticket.result = ticket.work(self.connection)
+            self._commit()
+        except Exception as error:
+            self._roll_back()
+            ticket.error = error
+
+    # SQLite and the other processes
+
+    @contextmanager
+    def _file_turn(self, deadline: float) -> Iterator[None]:
+        while not lock_descriptor(self._turn_fd, blocking=False):
+            self._pause(deadline, "another process of this kit")
+        try:
+            yield
+        finally:
+            unlock_descriptor(self._turn_fd)
+
+    def _begin(self, deadline: float) -> None:
+        while True:
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            self._pause(deadline, "another program")
+
+    def _pause(self, deadline: float, who: str) -> None:
+        if time.monotonic() >= deadline:
+            raise DatabaseBusyError(f"{who} held the database for {self.wait_s:g} s; stop it, or try again")
+        time.sleep(RETRY_S)
+
+    def _commit(self) -> None:
+        self.connection.execute("COMMIT")
+        self.commits += 1
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")

@@ -1,0 +1,120 @@
+"""gunicorn's settings and hooks: one worker process, threads, and the consumer inside it."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from gunicorn.workers.gthread import ThreadWorker
+
+PROJECT_DIR = Path(__file__).resolve().parent
+sys.path.insert(0, str(PROJECT_DIR))
+
+from app import logs  # noqa: E402
+from app.errors import SettingError  # noqa: E402
+from app.settings import Settings  # noqa: E402
+
+try:
+    settings = Settings.read()
+except SettingError as error:
+    sys.exit(str(error))
+
+# Made once, so that every worker process, now and after a reload, has the same.
+os.environ.setdefault("SECRET_KEY", settings.secret_key)
+os.environ.setdefault("ADMIN_TOKEN", settings.admin_token)
+
+RELOAD_LOOK_S = 2.0
+
+
+class ConsumerWorker(ThreadWorker):
+    """A threaded worker whose consumer hears the signal first, while requests are still being answered."""
+
+    def handle_exit(self, sig, frame):
+        """SIGTERM: take no more jobs, let go of long polls, answer what is open, leave."""
+        consumer = _consumer(self)
+        if consumer is not None:
+            consumer.stop_soon()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig, frame):
+        """SIGINT, SIGQUIT (Ctrl-C): the same orderly end."""
+        self.handle_exit(sig, frame)
+
+
+chdir = str(PROJECT_DIR)
+bind = f"{settings.host}:{settings.port}"
+workers = 1
+threads = settings.web_threads
+worker_class = ConsumerWorker
+# Longer than the consumer's 8 s, shorter than the 10 s after which hosts kill.
+graceful_timeout = 9
+loglevel = "debug" if settings.log_level == "DEBUG" else "warning"
+control_socket_disable = True
+
+
+def when_ready(server):
+    """Say where everything is, once the port is open."""
+    port = server.LISTENERS[0].sock.getsockname()[1]
+    lines = [
+        f"Postroom ({settings.environment}) serves {_address(port)}",
+        f"  data      {settings.data_dir}",
+        f"  mail      {'built-in inbox, ' + _address(port) + '/inbox' if not settings.mail_url else 'by SMTP'}",
+        f"  operator  ADMIN_TOKEN={os.environ['ADMIN_TOKEN']}",
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def post_fork(server, worker):
+    """Begin the worker with a fresh import of the project, so that a reload sees every edit."""
+    logs.configure(settings.log_level)
+    if not server.cfg.preload_app:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("app", "tasks", "main")]:
+            del sys.modules[name]
+
+
+def post_worker_init(worker):
+    """Start the consumer, after the fork and never in the reloader's parent."""
+    _consumer(worker).start()
+    if not settings.production:
+        threading.Thread(target=_reload_on_edit, args=(worker,), name="Reloader", daemon=True).start()
+
+
+def worker_exit(server, worker):
+    """Give running bodies what is left of their 8 s."""
+    consumer = _consumer(worker)
+    if consumer is not None:
+        consumer.stop()
+
+
+def _consumer(worker):
+    app = getattr(worker, "wsgi", None)
+    return None if app is None else app.extensions["consumer"]
+
+
+def _address(port):
+    return settings.public_url if os.environ.get("PUBLIC_URL") else f"http://localhost:{port}"
+
+
+def _reload_on_edit(worker):
+    before = _edited_at()
+    stopped = threading.Event()
+    while not stopped.wait(RELOAD_LOOK_S) and worker.alive:
+        if (after := _edited_at()) != before:
+            before = after
+            os.kill(os.getppid(), signal.SIGHUP)
+
+
+def _edited_at():
+    """Return the newest change among the project's own files."""
+    newest = (PROJECT_DIR / "main.py").stat().st_mtime_ns
+    for top in ("app", "tasks"):
+        for folder, _, names in os.walk(PROJECT_DIR / top):
+            if not folder.endswith("__pycache__"):
+                stats = (os.stat(os.path.join(folder, name)) for name in names if _is_source(name))
+                newest = max(newest, *(stat.st_mtime_ns for stat in stats), 0)
+    return newest
+
+
+def _is_source(name):
+    return name.endswith((".py", ".html", ".txt", ".css", ".js"))

@@ -1,0 +1,168 @@
+"""Jobs and results as JSON that comes back as it went in, or is refused with the argument's name."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+from huey.registry import Message
+from huey.utils import SKIPPED, Error
+
+from app.errors import PayloadError
+
+PLAIN = (str, int, bool, type(None))
+
+
+class RemoteError(Exception):
+    """An exception that travelled: the name of its type and its message, no code."""
+
+    def __init__(self, type: str, message: str) -> None:
+        self.type, self.message = type, message
+        super().__init__(type, message)
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class _RefusedError(Exception):
+    """A value that JSON cannot bring back as it was, and where in the structure it lies."""
+
+
+Path = tuple[Any, ...]
+"""Where a value lies: (the path of what holds it, its key or index); only an error spells it out."""
+
+
+def _spell(path: Path) -> str:
+    if len(path) == 1:
+        return str(path[0])
+    return f"{_spell(path[0])}[{path[1]!r}]"
+
+
+def _encode_dict(value: dict[Any, Any], path: Path) -> Any:
+    for key in value:
+        if type(key) is not str:
+            raise _RefusedError(f"{_spell(path)} has the key {key!r}; keys must be str")
+    encoded = {key: encode(item, (path, key)) for key, item in value.items()}
+    if any(key.startswith("$") for key in encoded):
+        return {"$dict": list(encoded.items())}
+    return encoded
+
+
+def _encode_float(value: float, path: Path) -> Any:
+    if not math.isfinite(value):
+        raise _RefusedError(f"{_spell(path)} is {value}, which JSON has no number for; pass None or a str")
+    return value
+
+
+def _encode_list(value: Iterable[Any], path: Path) -> Any:
+    return [encode(item, (path, index)) for index, item in enumerate(value)]
+
+
+def _encode_message(message: Message, path: Path) -> Any:
+    fields = {
+        name: encode(value, path)
+        for name, value in message._asdict().items()
+        if value is not None and name not in ("args", "kwargs")
+    }
+    fields["args"] = {
+        "$tuple": [
+            encode(argument, (f"argument {index} of {message.name}",))
+            for index, argument in enumerate(message.args, 1)
+        ]
+    }
+    fields["kwargs"] = {
+        name: encode(argument, (f"argument {name!r} of {message.name}",))
+        for name, argument in message.kwargs.items()
+    }
+    return {"$message": fields}
+
+
+# type -> how it is written. Exact types only: a subclass would come back as its base.
+ENCODERS: dict[type, Callable[[Any, Path], Any]] = {
+    float: _encode_float,
+    list: _encode_list,
+    dict: _encode_dict,
+    tuple: lambda value, path: {"$tuple": _encode_list(value, path)},
+    bytes: lambda value, path: {"$bytes": base64.b64encode(value).decode("ascii")},
+    Decimal: lambda value, path: {"$decimal": str(value)},
+    uuid.UUID: lambda value, path: {"$uuid": str(value)},
+    dt.datetime: lambda value, path: {"$datetime": value.isoformat()},
+    dt.date: lambda value, path: {"$date": value.isoformat()},
+    dt.time: lambda value, path: {"$time": value.isoformat()},
+    dt.timedelta: lambda value, path: {"$timedelta": [value.days, value.seconds, value.microseconds]},
+    Message: _encode_message,
+    Error: lambda value, path: {"$failure": encode(value.metadata, path)},
+    type(SKIPPED): lambda value, path: {"$skipped": True},
+}
+
+# tag -> how it is read back.
+DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$dict": dict,
+    "$tuple": tuple,
+    "$bytes": base64.b64decode,
+    "$decimal": Decimal,
+    "$uuid": uuid.UUID,
+    "$datetime": dt.datetime.fromisoformat,
+    "$date": dt.date.fromisoformat,
+    "$time": dt.time.fromisoformat,
+    "$timedelta": lambda value: dt.timedelta(*value),
+    "$message": lambda value: Message(**value),
+    "$failure": Error,
+    "$skipped": lambda value: SKIPPED,
+    "$error": lambda value: RemoteError(*value),
+}
+
+
+def encode(value: Any, path: Path) -> Any:
+    """Turn a value into what JSON can hold; `path` says where it lies, for the error."""
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    encoder = ENCODERS.get(kind)
+    if encoder is not None:
+        return encoder(value, path)
+    if isinstance(value, RemoteError):
+        return {"$error": [value.type, value.message]}
+    if isinstance(value, BaseException):
+        return {"$error": [kind.__name__, str(value)]}
+    raise _RefusedError(
+        f"{_spell(path)} is of type {kind.__module__}.{kind.__qualname__}; jobs carry JSON: str, int, float, "
+        "bool, None, list, tuple, dict, bytes, datetime, UUID, Decimal. Pass an id, or a path as str, and look "
+        "it up in the task"
+    )
+
+
+class JsonSerializer:
+    """Huey's serializer interface over the codec."""
+
+    def serialize(self, data: Any) -> bytes:
+        """Write `data` as JSON bytes.
+
+        Raises: PayloadError naming the argument that cannot travel.
+        """
+        try:
+            text = json.dumps(encode(data, ("the value",)), ensure_ascii=False, separators=(",", ":"))
+        except _RefusedError as refused:
+            raise PayloadError(str(refused)) from None
+        except (RecursionError, ValueError) as error:
+            raise PayloadError(f"the value cannot be written as JSON: {error}") from None
+        return text.encode("utf-8", "surrogatepass")
+
+    def deserialize(self, data: bytes) -> Any:
+        """Read back what `serialize` wrote."""
+        return json.loads(bytes(data).decode("utf-8", "surrogatepass"), object_hook=_decode)
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if len(value) == 1:
+        (tag,) = value
+        decoder = DECODERS.get(tag)
+        if decoder is not None:
+            return decoder(value[tag])
+    return value

@@ -1,0 +1,171 @@
+"""The consumer inside the web process: Huey's worker threads with a bell in place of polling."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from huey.consumer import Consumer, Worker
+
+from app.errors import DatabaseBusyError
+from tasks.engine import jobs
+from tasks.engine.clock import Clock
+from tasks.engine.instances import Instance, file_lock, try_lock
+from tasks.engine.outcome import Outcome
+
+if TYPE_CHECKING:
+    from tasks.engine.durable import DurableHuey
+
+log = logging.getLogger("postroom.consumer")
+
+STOP_WITHIN_S = 8.0
+"""From the signal on, bodies may take this long to finish; hosts kill after about ten seconds."""
+LOOK_FOR_THE_PLACE_S = 1.0
+PAUSE_AFTER_ERROR_S = 1.0
+
+
+class BellWorker(Worker):
+    """Claims and runs jobs, one at a time; sleeps on the bell."""
+
+    def __init__(self, huey: DurableHuey, stop_flag: threading.Event, consumer: EmbeddedConsumer) -> None:
+        super().__init__(huey, stop_flag, default_delay=1, max_delay=1, backoff=1)
+        self.consumer = consumer
+
+    def loop(self, now: Any = None) -> None:
+        """Claim and run until nothing is ready, then wait for the bell."""
+        seen = self.huey.ready_bell.rings
+        try:
+            job = self.huey.claim(*self._who())
+        except Exception:
+            log.exception("No job could be claimed; trying again")
+            self.stop_flag.wait(PAUSE_AFTER_ERROR_S)
+            return
+        while job is not None:
+            outcome = self.huey.run(job)
+            seen = self.huey.ready_bell.rings
+            job = self._finish(job, outcome)
+        if not self.stop_flag.is_set():
+            self.huey.ready_bell.wait(seen)
+
+    def _who(self) -> tuple[str, str]:
+        return self.consumer.instance.id, threading.current_thread().name
+
+    def _finish(self, job: jobs.ClaimedJob, outcome: Outcome) -> jobs.ClaimedJob | None:
+        """Write how the job ended, until it is written: a full disk must not make it run again."""
+        while True:
+            claim_for = None if self.stop_flag.is_set() else self._who()
+            try:
+                following: jobs.ClaimedJob | None = self.huey.finish(job, outcome, claim_for)
+                return following
+            except (DatabaseBusyError, sqlite3.OperationalError) as error:
+                log.error("The end of job %s is not written yet (%s); trying again", job.uuid, error)
+            except Exception as error:
+                log.exception("The end of job %s cannot be written: it fails", job.uuid)
+                outcome = Outcome(job.uuid)
+                outcome.note_exception(error, traceback.format_exc())
+            if self.stop_flag.wait(PAUSE_AFTER_ERROR_S) and self.consumer.is_late():
+                return None
+
+
+class EmbeddedConsumer(Consumer):
+    """A Huey consumer that lives in a host process: no signal handlers, started after the fork.
+
+    Among the web workers of one data folder one consumes; the others wait for its place.
+    """
+
+    def __init__(self, huey: DurableHuey, workers: int = 4, **options: Any) -> None:
+        self.instance = Instance(huey.database, huey.now)
+        self._place = file_lock(huey.database.path.parent / "consumer.lock")
+        self._supervisor: threading.Thread | None = None
+        self._stop_asked = threading.Event()
+        self._stop_asked_at: float | None = None
+        self._consuming = False
+        super().__init__(huey, workers=workers, **options)
+        self._stop_flag_timeout = self._health_check_interval
+
+    def _create_worker(self) -> BellWorker:
+        return BellWorker(self.huey, self.stop_flag, self)
+
+    def _create_scheduler(self) -> Clock:
+        return Clock(self.huey, self.stop_flag, self)
+
+    def _set_signal_handlers(self) -> None:
+        """Leave the signals to the host: gunicorn, or main.py."""
+
+    def start(self, always: bool = False) -> None:
+        """Join the instances and run jobs: at once with `always`, else when the folder's place is free."""
+        self.huey.end_calls.open()
+        self.instance.join(threads=0)
+        if self.instance.sweep():
+            log.warning("Jobs of a process that is gone are ready again")
+        self.huey.has_siblings = bool(self.instance.others())
+        if always or try_lock(self._place):
+            self._consume()
+        self._supervisor = threading.Thread(target=self._supervise, name="Consumer", daemon=True)
+        self._supervisor.start()
+
+    def stop_soon(self) -> None:
+        """Ask for the end, from which the 8 s for running bodies count; safe in a signal handler."""
+        if self._stop_asked_at is None:  # a second signal must not meet the first one inside set()
+            self._stop_asked_at = time.monotonic()
+            self._stop_asked.set()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop claiming, let running bodies finish in what is left of 8 s, and leave.
+
+        A body that still runs then keeps its claim until the process is gone; whoever comes next frees it.
+        """
+        self.stop_soon()
+        if self._supervisor is None:
+            return
+        self._supervisor.join(self._left_s() + 1)
+        for thread in self._threads():
+            thread.join(self._left_s())
+        self.huey.notify_interrupted_tasks()
+        if not any(thread.is_alive() for thread in self._threads()):
+            self.instance.leave()
+
+    def is_late(self) -> bool:
+        """Say whether the time for an orderly end is over."""
+        return self._stop_asked_at is not None and self._left_s() <= 0
+
+    def is_consuming(self) -> bool:
+        """Say whether worker threads of this process live."""
+        return self._consuming and any(thread.is_alive() for _, thread in self.worker_threads)
+
+    def _consume(self) -> None:
+        self._consuming = True
+        super().start()
+        self.instance.set_threads(self.workers)
+
+    def _supervise(self) -> None:
+        """Take the place when it is free, mend dead threads, and start the stop when it is asked for."""
+        while not self._stop_asked.wait(self._stop_flag_timeout if self._consuming else LOOK_FOR_THE_PLACE_S):
+            try:
+                if self._consuming:
+                    self.check_worker_health()
+                elif try_lock(self._place):
+                    self._consume()
+                else:
+                    self.instance.sweep()
+            except Exception:
+                log.exception("The consumer's supervisor stumbled; it goes on")
+        self.stop_flag.set()
+        self.huey.end_calls.close()
+        self.huey.ready_bell.ring_all()
+        self.huey.clock_bell.ring_all()
+        try:
+            self.instance.set_stopping()
+        except Exception:
+            log.exception("This instance could not be marked as stopping")
+
+    def _threads(self) -> list[threading.Thread]:
+        return [self.scheduler, *(thread for _, thread in self.worker_threads)] if self._consuming else []
+
+    def _left_s(self) -> float:
+        asked_at = self._stop_asked_at or time.monotonic()
+        return max(0.0, asked_at + STOP_WITHIN_S - time.monotonic())

@@ -1,0 +1,278 @@
+"""Huey's API over the durable queue: what is enqueued is a row, what ends a job is one commit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from huey import Huey, signals
+from huey.api import ResultGroup, chord, group
+
+from app.database import Database
+from app.errors import PostroomError
+from app.settings import Settings
+from tasks.engine import jobs, overview
+from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.codec import JsonSerializer
+from tasks.engine.noting import NotingHuey, unix_time
+from tasks.engine.outcome import Outcome
+from tasks.engine.schema import migrations
+from tasks.engine.storage import SqlStorage
+from tasks.engine.wrapper import DEFAULT_TIMEOUT_S, DurableTask
+
+log = logging.getLogger("postroom.queue")
+
+SIBLING_LOOK_S = 0.025
+ALONE_LOOK_S = 1.0
+MAX_ERROR_CHARS = 16_384
+
+
+class DurableHuey(NotingHuey):
+    """A Huey whose queue is a table of the app's database."""
+
+    migrations = migrations
+
+    def __init__(
+        self, name: str = "postroom", clock: Callable[[], float] = time.time, **options: Any
+    ) -> None:
+        self.now = clock
+        self._database: Database | None = None
+        self.max_pending_jobs = 100_000
+        self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
+        self.has_siblings = False
+        super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
+
+    def attach(
+        self, database: Database, settings: Settings, context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        """Say which database holds the queue and in which context bodies run; the last app made wins."""
+        self._database, self._context = database, context
+        self.max_pending_jobs, self.max_job_bytes = settings.max_pending_jobs, settings.max_job_bytes
+        self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
+
+    @property
+    def database(self) -> Database:
+        """Return the database the queue lives in."""
+        if self._database is None:
+            raise RuntimeError("The queue has no database yet: call app.create_app() first.")
+        return self._database
+
+    # What Huey asks its subclasses for
+
+    def get_storage(self, **options: Any) -> SqlStorage:
+        """Make the storage over the database."""
+        return SqlStorage(self.name, self)
+
+    def get_task_wrapper_class(self) -> type[DurableTask]:
+        """Name the wrapper that @task makes."""
+        return DurableTask
+
+    def create_consumer(self, **options: Any) -> Any:
+        """Make the consumer that runs inside this process."""
+        from tasks.engine.consumer import EmbeddedConsumer
+
+        return EmbeddedConsumer(self, **options)
+
+    def task(self, *, timeout: float | None = DEFAULT_TIMEOUT_S, **options: Any) -> Any:
+        """Make a function a task.
+
+        Beside Huey's options: `max_delay` (caps the back-off), `jitter` (spreads it), `retry_on` and
+        `give_up_on` (tuples of exceptions).
+        Units: retry_delay, max_delay, timeout in seconds.
+        """
+        return super().task(timeout=timeout, **options)
+
+    # Enqueue
+
+    def enqueue(self, task: Any) -> Any:
+        """Accept a task, group or chord: durable when this returns, or when the transaction around it commits.
+
+        Raises: PayloadError, JobTooLargeError, QueueFullError; then nothing was accepted.
+        """
+        if isinstance(task, group | chord):
+            with self.bulk():
+                return super().enqueue(task)
+        if self._immediate:
+            return self._enqueue_immediately(task)
+        if task.expires:
+            task.resolve_expires(self.utc)
+        self._emit(signals.SIGNAL_ENQUEUED, task)
+        new_job = self._new_job(task)
+        outcome = self._notes()
+        if outcome is not None:
+            outcome.follow_ups.append(new_job)
+        elif self._here.gathered is not None:
+            self._here.gathered.append(new_job)
+        else:
+            self._insert([new_job])
+        results = self._pipeline_results(task)
+        return ResultGroup(results) if len(results) > 1 else results[0]
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Gather what is enqueued in the block; insert it in one transaction at the end, all or nothing."""
+        if self._immediate or self._here.gathered is not None or self._notes() is not None:
+            yield
+            return
+        gathered: list[jobs.NewJob] = []
+        self._here.gathered = gathered
+        try:
+            yield
+        finally:
+            self._here.gathered = None
+        if gathered:
+            self._insert(gathered)
+
+    def _enqueue_immediately(self, task: Any) -> Any:
+        # Through encode and decode, so that a test sees what the queue would refuse.
+        task = self.deserialize_task(self._new_job(task).payload)
+        self.database.after_commit(lambda: Huey.enqueue(self, task) and None)
+        results = self._pipeline_results(task)
+        return ResultGroup(results) if len(results) > 1 else results[0]
+
+    def _new_job(self, task: Any) -> jobs.NewJob:
+        payload = self.serialize_task(task)
+        name = self._registry.task_to_string(type(task))
+        self._check_size(payload, f"the arguments of {name}")
+        run_at = None if task.eta is None else unix_time(task.eta)
+        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at)
+
+    def _insert(self, new_jobs: list[jobs.NewJob]) -> None:
+        now = self.now()
+        self.database.write(lambda connection: jobs.insert(connection, new_jobs, now, self.max_pending_jobs))
+        self.database.after_commit(lambda: self._ring(new_jobs, now))
+
+    def _ring(self, new_jobs: list[jobs.NewJob], now: float) -> None:
+        scheduled = sum(job.run_at is not None and job.run_at > now for job in new_jobs)
+        if scheduled:
+            self.clock_bell.ring()
+        if scheduled < len(new_jobs):
+            self.ready_bell.ring(len(new_jobs) - scheduled)
+
+    # Cron
+
+    @property
+    def has_periodic_tasks(self) -> bool:
+        """Say whether any task fires by the clock."""
+        return bool(self._registry._periodic_tasks)
+
+    def periodic_tasks(self) -> list[Any]:
+        """Return a new task of every periodic kind."""
+        return list(self._registry.periodic_tasks)
+
+    def enqueue_cron(self, task: Any, minute: int) -> bool:
+        """Enqueue a periodic task for a minute (unix seconds // 60), once among all processes."""
+        new_job, now = self._new_job(task), self.now()
+
+        def fire(connection: sqlite3.Connection) -> bool:
+            if not jobs.add_cron_run(connection, new_job.task, minute):
+                return False
+            jobs.insert(connection, [new_job], now)
+            return True
+
+        fired = self.database.write(fire)
+        if fired:
+            self._ring([new_job], now)
+        return fired
+
+    # Running
+
+    def claim(self, instance: str, worker: str) -> jobs.ClaimedJob | None:
+        """Take the next job for a worker of this instance, if there is one."""
+        now = self.now()
+        claimed = self.database.write(lambda connection: jobs.claim(connection, instance, worker, now))
+        return claimed[0] if claimed else None
+
+    def finish(self, job: jobs.ClaimedJob, outcome: Outcome, claim_for: tuple[str, str] | None) -> Any:
+        """End a job in one commit and, in the same, claim the next one for (instance, worker)."""
+        now = self.now()
+        ending = outcome.ending(now)
+
+        def end(connection: sqlite3.Connection) -> tuple[bool, list[jobs.ClaimedJob]]:
+            mine = jobs.finish(connection, job, ending, now)
+            if mine and outcome.chord_part is not None:
+                self._complete_chord(connection, outcome, now)
+            return mine, [] if claim_for is None else jobs.claim(connection, *claim_for, now)
+
+        mine, claimed = self.database.write(end)
+        if not mine:
+            log.warning("Job %s was no longer this worker's when it ended: its outcome is dropped", job.uuid)
+        self.end_calls.call(job.uuid)
+        if ending.follow_ups or outcome.chord_part or ending.state in ("ready", "scheduled"):
+            self.clock_bell.ring()
+            self.ready_bell.ring(len(ending.follow_ups) + 1)
+        if not claimed:
+            self.idle_bell.ring_all()
+        return claimed[0] if claimed else None
+
+    def _complete_chord(self, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
+        assert outcome.chord_part is not None
+        values = jobs.add_chord_part(connection, outcome.chord_part, now)
+        if values is not None:
+            callback = copy.copy(outcome.chord_callback)  # a copy: this may run again after a roll-back
+            callback.extend_data(([self.serializer.deserialize(value) for value in values],))
+            try:
+                jobs.insert(connection, [self._new_job(callback)], now)
+            except PostroomError as error:  # the values together are too large: the callback fails, in view
+                jobs.insert_failed(
+                    connection, self._new_job(outcome.chord_callback), f"{type(error).__name__}: {error}", now
+                )
+
+    def add_schedule(self, task: Any) -> None:
+        """Enqueue a task for its `eta`."""
+        if self._immediate:
+            super().add_schedule(task)
+            return
+        self._insert([self._new_job(task)])
+        self._emit(signals.SIGNAL_SCHEDULED, task)
+
+    # Waiting and looking
+
+    def wait_until(self, uuid: str, is_so: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until something is so about a job, called by its end; False when the time is up.
+
+        Units: deadline on time.monotonic().
+        """
+        with self.end_calls.expect(uuid) as ended:
+            while not is_so():
+                left = math.inf if deadline is None else deadline - time.monotonic()
+                if left <= 0 or self.end_calls.closed:
+                    return False
+                # A job that ends in another process calls nobody in this one: look.
+                ended.wait(min(left, SIBLING_LOOK_S if self.has_siblings else ALONE_LOOK_S))
+                ended.clear()
+        return True
+
+    def wait_for_end(self, uuid: str, seconds: float) -> None:
+        """Return when the job has ended, when the time is up, or when the process is about to stop."""
+        self.wait_until(uuid, lambda: overview.has_ended(self.database, uuid), time.monotonic() + seconds)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no job is ready or running (scheduled ones may be); False when the time is up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            seen = self.idle_bell.rings
+            counts = self.overview()["counts"]
+            if counts["ready"] == counts["running"] == 0:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            self.idle_bell.wait(seen, min(ALONE_LOOK_S, deadline - time.monotonic()))
+
+    def job(self, uuid: str) -> dict[str, Any] | None:
+        """Describe a job for its holder, or return None; times are unix seconds."""
+        return overview.job(self.database, self.serializer, uuid)
+
+    def overview(self) -> dict[str, Any]:
+        """Describe the queue, its workers and instances; times are unix seconds."""
+        return overview.queue(self.database, self.now())
+
+    def health(self) -> list[str]:
+        """Return a sentence for everything that keeps jobs from running; empty when all is well."""
+        return overview.health(self.database, self.now())

@@ -1,0 +1,112 @@
+"""Who is alive: every process that opens the queue holds a lock file for as long as it lives.
+
+Liveness is a lock, not a clock: a slow process is never taken for dead, a killed one is known at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from app.database import Database
+from tasks.engine import jobs, queries
+
+log = logging.getLogger("postroom.instances")
+
+
+def file_lock(path: Path) -> FileLock:
+    """Make a lock that the system drops when its process dies, however it dies."""
+    # thread_local=False: whichever thread stops the process may let go of it. No soft fallback: a soft lock
+    # outlives its process.
+    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+
+
+def try_lock(lock: FileLock) -> bool:
+    """Take a lock if nobody has it."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+class Instance:
+    """This process's entry among the instances."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self.id = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._database = database
+        self._now = clock
+        self._folder = database.path.parent / "instances"
+        self._lock: FileLock | None = None
+
+    def join(self, threads: int) -> None:
+        """Take the lock, then appear in the table: nobody ever sees an entry whose lock is free but lives."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = file_lock(self._path(self.id))
+        self._lock.acquire()
+        row = (self.id, os.getpid(), threads, "running", 0, self._now())
+        self._database.write(
+            lambda connection: connection.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        )
+
+    def set_threads(self, threads: int) -> None:
+        """Say how many jobs this instance runs at once."""
+        self._update("threads = ?", threads)
+
+    def set_clock(self, holds: bool) -> None:
+        """Say whether this instance holds the clock."""
+        self._update("clock = ?", holds)
+
+    def set_stopping(self) -> None:
+        """Say that this instance takes no more jobs: what it leaves unfinished was cut off, not killed."""
+        self._update("state = ?", "stopping")
+
+    def leave(self) -> None:
+        """Disappear, freeing what is still claimed; only when no body of this process runs any more."""
+        self._free(self.id)
+        if self._lock is not None:
+            self._lock.release()
+            self._path(self.id).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Free the claims of every instance whose lock is free; return how many jobs came back."""
+        return sum(self._free_if_dead(other) for other in self.others())
+
+    def others(self) -> list[str]:
+        """Name the other instances in the table, dead ones not yet swept included."""
+        rows = self._database.read(queries.INSTANCES)
+        return [row["id"] for row in rows if row["id"] != self.id]
+
+    def _free_if_dead(self, other: str) -> int:
+        path = self._path(other)
+        lock = file_lock(path)
+        if not try_lock(lock):
+            return 0
+        try:
+            freed = self._free(other)
+            path.unlink(missing_ok=True)
+        finally:
+            lock.release()
+        if freed:
+            log.warning("Instance %s is gone: %d of its jobs are free again", other, freed)
+        return freed
+
+    def _free(self, instance: str) -> int:
+        now = self._now()
+        return self._database.write(lambda connection: jobs.free(connection, instance, now))
+
+    def _update(self, assignment: str, value: object) -> None:
+        def update(connection: sqlite3.Connection) -> None:
+            connection.execute(f"UPDATE instances SET {assignment} WHERE id = ?", (value, self.id))
+
+        self._database.write(update)
+
+    def _path(self, instance: str) -> Path:
+        return self._folder / f"{instance}.lock"

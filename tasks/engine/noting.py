@@ -1,0 +1,199 @@
+"""Huey around a body: what it does there is noted, and written with the job's end in one commit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from huey import Huey
+from huey.utils import Error
+
+from app.errors import JobTooLargeError
+from tasks.engine import jobs
+from tasks.engine.outcome import ENDED_BY_SIGNAL, Outcome
+from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
+
+log = logging.getLogger("postroom.queue")
+
+MAX_ERROR_CHARS = 16_384
+
+
+class _Here(threading.local):
+    """What the present thread is doing: the job it runs, the jobs it gathers for one insert."""
+
+    outcome: Outcome | None = None
+    gathered: list[jobs.NewJob] | None = None
+    body_depth = 0
+
+
+class NotingHuey(Huey):
+    """Runs bodies. Huey's own code around a body stores, enqueues and retries into an Outcome instead."""
+
+    now: Callable[[], float] = staticmethod(time.time)
+    max_job_bytes = 262_144
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._here = _Here()
+        self._context: Callable[[], AbstractContextManager[Any]] = nullcontext
+        super().__init__(name, **options)
+        self.signal(*ENDED_BY_SIGNAL)(self._note_signal)
+
+    @property
+    def in_body(self) -> bool:
+        """Say whether the present thread runs a job's body."""
+        return self._here.body_depth > 0
+
+    def run(self, job: jobs.ClaimedJob) -> Outcome:
+        """Run a claimed job's body; everything Huey does around it is noted in the outcome."""
+        outcome = self._here.outcome = Outcome(job.uuid)
+        task = None
+        try:
+            task = self._task_of(job)
+            self.execute(task, self._get_timestamp())
+        except Exception as error:
+            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a bug.
+            log.exception("Job %s (%s) fails", job.uuid, job.task)
+            self.fail_visibly(outcome, task, error)
+        finally:
+            self._here.outcome = None
+        return outcome
+
+    @contextmanager
+    def running_body(self, task: Any) -> Iterator[None]:
+        """Mark the present thread as inside a body: what is stored or enqueued from there commits at once."""
+        here, outcome = self._here, self._here.outcome
+        here.body_depth += 1
+        if outcome is not None:
+            outcome.in_body = True
+        try:
+            yield
+        except BaseException as raised:
+            error = raised if isinstance(raised, Exception) else BodyExitError(raised)
+            if outcome is not None:
+                outcome.note_exception(error, traceback.format_exc())
+            if not may_retry(task, error):
+                task.retries = 0
+            if error is raised:
+                raise
+            raise error from raised
+        finally:
+            here.body_depth -= 1
+            if outcome is not None:
+                outcome.in_body = False
+
+    def _task_of(self, job: jobs.ClaimedJob) -> Any:
+        task = self.deserialize_task(job.payload)
+        task.eta = None  # it is due, or it would not have been claimed
+        if job.retries is not None:
+            task.retries = job.retries
+        if job.retry_delay is not None:
+            task.retry_delay = job.retry_delay
+        return task
+
+    def fail_visibly(self, outcome: Outcome, task: Any, error: Exception) -> None:
+        """Turn an outcome into a failure that its result, its pipeline and its chord can see."""
+        outcome.state, outcome.retrying, outcome.chord_part = "failed", False, None
+        outcome.note_exception(error, traceback.format_exc())
+        outcome.follow_ups.clear()
+        if task is None:
+            return
+        failure = Error(self.build_error_result(task, error))
+        following = task
+        while following is not None:
+            self.put_result(following.id, failure)
+            following = following.on_complete
+        self._abort_chord_member(task, failure)
+
+    # What Huey does around a body: noted there, done at once elsewhere
+
+    def _notes(self) -> Outcome | None:
+        """Return the outcome to note in: around a body, but not inside it."""
+        outcome = self._here.outcome
+        return None if outcome is None or outcome.in_body else outcome
+
+    def _note_signal(self, signal: str, task: Any, *args: Any) -> None:
+        outcome = self._notes()
+        if outcome is not None and task.id == outcome.uuid:
+            outcome.note_signal(signal)
+
+    def _execute(self, task: Any, timestamp: dt.datetime) -> Any:
+        with self._context():
+            return super()._execute(task, timestamp)
+
+    def put_result(self, key: str, data: Any) -> None:
+        """Keep a result: with the job's end when the job is the one that runs."""
+        outcome = self._notes()
+        if outcome is None:
+            super().put_result(key, data)
+            return
+        encoded = self.serializer.serialize(data)
+        self._check_size(encoded, "the result")
+        if key == outcome.uuid:
+            outcome.result = encoded
+        else:
+            outcome.data[key] = encoded
+
+    def delete(self, key: str) -> bool:
+        """Forget a key; an absent one costs no write."""
+        outcome = self._notes()
+        if outcome is None:
+            return bool(super().delete(key))
+        found = self.storage.has_data_for_key(key)
+        if found:
+            outcome.deleted_keys.append(key)
+        return bool(found)
+
+    def _check_size(self, data: bytes, what: str) -> None:
+        if len(data) > self.max_job_bytes:
+            raise JobTooLargeError(
+                f"{what} take {len(data)} bytes, MAX_JOB_BYTES allows {self.max_job_bytes}: store the big thing "
+                "(a file, a row) and pass its id"
+            )
+
+    def _requeue_task(self, task: Any, timestamp: dt.datetime, retry_eta: dt.datetime | None = None) -> None:
+        outcome = self._notes()
+        if outcome is None:
+            super()._requeue_task(task, timestamp, retry_eta)
+            return
+        outcome.retrying = True
+        outcome.retries, outcome.retry_delay = task.retries - 1, task.retry_delay
+        if retry_eta is not None:
+            outcome.run_at = unix_time(retry_eta)
+        elif task.retry_delay:
+            longest = getattr(task, "max_delay", DEFAULT_MAX_DELAY_S)
+            delay = min(task.retry_delay, longest)
+            outcome.retry_delay = min(delay * (task.retry_backoff or 1), longest)
+            outcome.run_at = self.now() + (
+                random.uniform(0, delay) if getattr(task, "jitter", False) else delay
+            )
+
+    def _check_chord(self, cc: Any, value: Any) -> None:
+        outcome = self._notes()
+        if outcome is None:
+            super()._check_chord(cc, value)
+            return
+        encoded = self.serializer.serialize(value)
+        outcome.chord_part = jobs.ChordPart(cc.cid, cc.size, cc.idx, encoded)
+        outcome.chord_callback = cc.callback
+
+    def build_error_result(self, task: Any, exception: BaseException) -> dict[str, Any]:
+        """Describe a failure, within bounds."""
+        described: dict[str, Any] = super().build_error_result(task, exception)
+        described["error"] = described["error"][:MAX_ERROR_CHARS]
+        described["traceback"] = described["traceback"][-MAX_ERROR_CHARS:]
+        return described
+
+    def _get_timestamp(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self.now(), dt.UTC).replace(tzinfo=None)
+
+
+def unix_time(naive_utc: dt.datetime) -> float:
+    """Turn Huey's naive UTC into unix seconds."""
+    return naive_utc.replace(tzinfo=dt.UTC).timestamp()

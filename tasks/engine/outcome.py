@@ -1,0 +1,75 @@
+"""What Huey does around a body, noted while it happens and written with the job's end in one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from huey import signals
+from huey.exceptions import RateLimitExceeded, RetryTask
+
+from tasks.engine.jobs import ChordPart, Ending, NewJob
+
+ENDED_BY_SIGNAL = {
+    signals.SIGNAL_COMPLETE: "done",
+    signals.SIGNAL_REVOKED: "cancelled",
+    signals.SIGNAL_EXPIRED: "cancelled",
+    signals.SIGNAL_CANCELED: "cancelled",
+}
+REASONS = {
+    signals.SIGNAL_REVOKED: "Revoked: it was revoked before it ran",
+    signals.SIGNAL_EXPIRED: "Expired: its time to run had passed",
+    signals.SIGNAL_CANCELED: "Cancelled: a hook cancelled it before it ran",
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The notes of one job on one worker thread."""
+
+    uuid: str
+    in_body: bool = False
+    state: str = "failed"
+    reason: str = "Failed: it ended without saying how"
+    exception: BaseException | None = None
+    traceback: str | None = None
+    result: bytes | None = None
+    run_at: float | None = None
+    retrying: bool = False
+    retries: int | None = None
+    retry_delay: float | None = None
+    follow_ups: list[NewJob] = field(default_factory=list)
+    data: dict[str, bytes] = field(default_factory=dict)
+    deleted_keys: list[str] = field(default_factory=list)
+    chord_part: ChordPart | None = None
+    chord_callback: Any = None
+
+    def note_signal(self, signal: str) -> None:
+        """Learn from Huey's signal how the job ends."""
+        self.state = ENDED_BY_SIGNAL.get(signal, self.state)
+        if self.exception is None:
+            self.reason = REASONS.get(signal, self.reason)
+
+    def note_exception(self, exception: BaseException, traceback: str) -> None:
+        """Keep what the body raised."""
+        self.exception, self.traceback = exception, traceback
+        self.reason = f"{type(exception).__name__}: {exception}"
+
+    def ending(self, now: float) -> Ending:
+        """Return what is to be written."""
+        state = self.state
+        if self.retrying:
+            state = "ready" if self.run_at is None or self.run_at <= now else "scheduled"
+        return Ending(
+            state=state,
+            run_at=self.run_at if state == "scheduled" else None,
+            result=self.result,
+            error=None if state == "done" else self.reason,
+            traceback=self.traceback,
+            waited=self.retrying and isinstance(self.exception, RetryTask | RateLimitExceeded),
+            retries=self.retries,
+            retry_delay=self.retry_delay,
+            follow_ups=self.follow_ups,
+            data=self.data,
+            deleted_keys=self.deleted_keys,
+        )

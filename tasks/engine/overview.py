@@ -1,0 +1,91 @@
+"""What can be seen of the queue: one job, all of it, and what ails it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from app.database import Database
+from tasks.engine import jobs, queries
+from tasks.engine.schema import STATES
+
+STALLED_AFTER_S = 30.0
+
+
+def job(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | None:
+    """Describe a job for its holder, or return None."""
+    row = database.read_one(queries.FIND, (uuid,))
+    if row is None:
+        return None
+    described = {key: row[key] for key in ("state", "task", "attempt", "deaths")}
+    described["id"] = row["uuid"]
+    described.update({key: row[key] for key in ("enqueued_at", "started_at", "finished_at")})
+    has_value = row["state"] == "done" and row["result"] is not None
+    described["result"] = serializer.deserialize(row["result"]) if has_value else None
+    described["progress"] = None if row["progress"] is None else json.loads(row["progress"])
+    described["error"] = _error_of(row["error"])
+    return described
+
+
+def has_ended(database: Database, uuid: str) -> bool:
+    """Say whether a job is done, failed or cancelled (or unknown)."""
+    row = database.read_one(queries.STATE, (uuid,))
+    return row is None or row["state"] not in jobs.LIVE
+
+
+def queue(database: Database, now: float) -> dict[str, Any]:
+    """Count the jobs by state and name the instances and what each of their workers does."""
+    instances = [dict(row) for row in database.read(queries.INSTANCES)]
+    running = {(row["instance"], row["worker"]): row for row in database.read(queries.RUNNING)}
+    workers = []
+    for instance in instances:
+        instance["holds_clock"] = bool(instance.pop("clock"))
+        for number in range(1, instance["threads"] + 1):
+            name = f"Worker-{number}"
+            busy = running.get((instance["id"], name))
+            workers.append(
+                {
+                    "instance": instance["id"],
+                    "name": name,
+                    "job": busy["uuid"] if busy else None,
+                    "task": busy["task"] if busy else None,
+                    "since_at": busy["started_at"] if busy else None,
+                }
+            )
+    found = {row["state"]: row["n"] for row in database.read(queries.COUNTS)}
+    return {
+        "counts": {state: found.get(state, 0) for state in STATES},
+        "oldest_ready_age_s": oldest_ready_age_s(database, now),
+        "workers": workers,
+        "instances": instances,
+    }
+
+
+def oldest_ready_age_s(database: Database, now: float) -> float | None:
+    """Say for how long the ready job that waits longest has waited."""
+    row = database.read_one(queries.OLDEST_READY)
+    return None if row is None or row[0] is None else max(0.0, now - row[0])
+
+
+def health(database: Database, now: float) -> list[str]:
+    """Return a sentence for everything that keeps jobs from running."""
+    reasons = []
+    threads = sum(row["threads"] for row in database.read(queries.INSTANCES) if row["state"] == "running")
+    if threads == 0:
+        reasons.append("No consumer is running: jobs are accepted and wait. Start the site, or a worker.")
+    age_s = oldest_ready_age_s(database, now)
+    moved = database.read_one(queries.LAST_MOVE)
+    idle_s = now - (moved[0] if moved and moved[0] else 0)
+    if age_s is not None and age_s > STALLED_AFTER_S and idle_s > STALLED_AFTER_S:
+        reasons.append(
+            f"A job has been ready for {age_s:.0f} s, and none has started or ended for {STALLED_AFTER_S:.0f} s."
+        )
+    return reasons
+
+
+def _error_of(text: str | None) -> dict[str, Any] | None:
+    """Split "Type: message", as it is kept, for people and programs."""
+    if text is None:
+        return None
+    kind, _, message = text.partition(": ")
+    return {"type": kind, "message": message}

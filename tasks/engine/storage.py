@@ -1,0 +1,190 @@
+"""Huey's storage contract over the kit's tables: locks, flags, counters and results by key."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from huey.constants import EmptyData
+from huey.storage import BaseStorage
+
+from app.database import Database
+from app.errors import DeadlockError
+from tasks.engine import jobs, queries
+from tasks.engine.noting import unix_time
+
+if TYPE_CHECKING:
+    from tasks.engine.durable import DurableHuey
+
+OPAQUE = "(opaque)"
+"""The task's name of a job that somebody put into the storage as bytes, by hand."""
+
+
+class SqlStorage(BaseStorage):
+    """Keeps what Huey keeps by key in `huey_data`; a job's own result stays with the job until it expires."""
+
+    def __init__(self, name: str = "huey", huey: DurableHuey | None = None, **ignored: Any) -> None:
+        super().__init__(name)
+        assert huey is not None
+        self.huey = huey
+
+    @property
+    def database(self) -> Database:
+        """Return the database the queue lives in."""
+        return self.huey.database
+
+    # Results, flags and locks by key
+
+    def put_data(self, key: str, value: bytes, is_result: bool = False) -> None:
+        """Store a value by key."""
+        self._write("INSERT OR REPLACE INTO huey_data (key, value) VALUES (?, ?)", (key, value))
+
+    def peek_data(self, key: str) -> Any:
+        """Return the value of a key, or EmptyData."""
+        row = self.database.read_one(queries.VALUE, (key, self.huey.now()))
+        return EmptyData if row is None else row["value"]
+
+    def peek_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the values of the keys that exist (flags and locks; never results)."""
+        marks = ", ".join("?" * len(keys))
+        sql = f"SELECT key, value FROM huey_data WHERE key IN ({marks})"
+        return {row["key"]: row["value"] for row in self.database.read(sql, tuple(keys))}
+
+    def pop_data(self, key: str) -> Any:
+        """Return and forget the value of a key; a job's own result stays until it expires, for its page."""
+        if self.peek_data(key) is EmptyData:
+            return EmptyData
+        sql = "DELETE FROM huey_data WHERE key = ? RETURNING value"
+        rows = self.database.write(lambda connection: connection.execute(sql, (key,)).fetchall())
+        return rows[0]["value"] if rows else self.peek_data(key)
+
+    def delete_data(self, key: str) -> bool:
+        """Forget a key; an absent one costs no write."""
+        if not self.database.read("SELECT 1 FROM huey_data WHERE key = ?", (key,)):
+            return False
+        return self._write("DELETE FROM huey_data WHERE key = ?", (key,)) > 0
+
+    def has_data_for_key(self, key: str) -> bool:
+        """Say whether a key has a value."""
+        return self.peek_data(key) is not EmptyData
+
+    def put_if_empty(self, key: str, value: bytes, ttl: float | None = None) -> bool:
+        """Store a value unless the key has one; with `ttl` (seconds) it frees itself."""
+        now = self.huey.now()
+
+        def put(connection: sqlite3.Connection) -> bool:
+            connection.execute("DELETE FROM huey_data WHERE key = ? AND expires_at <= ?", (key, now))
+            expires_at = None if ttl is None else now + ttl
+            sql = "INSERT OR IGNORE INTO huey_data VALUES (?, ?, ?)"
+            return connection.execute(sql, (key, value, expires_at)).rowcount == 1
+
+        return self.database.write(put)
+
+    def wait_result(
+        self, key: str, timeout: float | None = None, backoff: float = 1.15, max_delay: float = 1.0
+    ) -> bool:
+        """Block until a job's result is there, called by its end rather than polling.
+
+        Raises: DeadlockError inside a job or a transaction, where the wait could never end.
+        """
+        if self.huey.in_body or self.database.in_transaction:
+            where = "a job" if self.huey.in_body else "a transaction"
+            raise DeadlockError(
+                f"waiting for a job's result inside {where} can wait for ever (the threads that would run it wait "
+                "too). Use .then() to go on with the result, or a chord to gather several."
+            )
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self.huey.wait_until(key, lambda: self.has_data_for_key(key), deadline)
+
+    # Counters
+
+    def incr(self, key: str, amount: int = 1) -> int:
+        """Add to a counter and return it."""
+        sql = (
+            "INSERT INTO huey_counters VALUES (?, ?) ON CONFLICT (key)"
+            " DO UPDATE SET value = value + excluded.value RETURNING value"
+        )
+        return self.database.write(
+            lambda connection: int(connection.execute(sql, (key, amount)).fetchone()[0])
+        )
+
+    def delete_counter(self, key: str) -> None:
+        """Forget a counter."""
+        self._write("DELETE FROM huey_counters WHERE key = ?", (key,))
+
+    # The queue as opaque bytes, as Huey's contract has it. The engine itself claims and finishes instead.
+
+    def enqueue(self, data: bytes, priority: float | None = None) -> None:
+        """Add bytes to the queue."""
+        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, priority or 0))
+
+    def dequeue(self) -> bytes | None:
+        """Take the next bytes off the queue for good."""
+        return self.database.write(jobs.take)
+
+    def queue_size(self) -> int:
+        """Count the ready jobs."""
+        return self._count("ready")
+
+    def enqueued_items(self, limit: int | None = None) -> list[bytes]:
+        """Return the ready jobs' payloads, next first."""
+        return self._payloads("ready", limit)
+
+    def flush_queue(self) -> None:
+        """Drop every ready job."""
+        self.database.write(lambda connection: jobs.drop(connection, "ready"))
+
+    def add_to_schedule(self, data: bytes, ts: dt.datetime) -> None:
+        """Add bytes to the schedule; `ts` is naive UTC, as everywhere in Huey."""
+        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, 0, unix_time(ts)))
+
+    def read_schedule(self, ts: dt.datetime) -> list[bytes]:
+        """Take the bytes that are due off the schedule."""
+        return self.database.write(lambda connection: jobs.take_due(connection, unix_time(ts)))
+
+    def schedule_size(self) -> int:
+        """Count the scheduled jobs."""
+        return self._count("scheduled")
+
+    def scheduled_items(self, limit: int | None = None) -> list[bytes]:
+        """Return the scheduled jobs' payloads, soonest first."""
+        return self._payloads("scheduled", limit)
+
+    def flush_schedule(self) -> None:
+        """Drop every scheduled job."""
+        self.database.write(lambda connection: jobs.drop(connection, "scheduled"))
+
+    def result_store_size(self) -> int:
+        """Count the stored values."""
+        return len(self.result_items())
+
+    def result_items(self) -> dict[str, bytes]:
+        """Return every stored value by its key."""
+        return {row["key"]: row["value"] for row in self.database.read(queries.VALUES)}
+
+    def flush_results(self) -> None:
+        """Forget every stored value."""
+        self._write("UPDATE jobs SET result = NULL WHERE result IS NOT NULL")
+        self._write("DELETE FROM huey_data")
+
+    def flush_counters(self) -> None:
+        """Forget every counter."""
+        self._write("DELETE FROM huey_counters")
+
+    def _write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return self.database.write(lambda connection: connection.execute(sql, parameters).rowcount)
+
+    def _insert(self, job: jobs.NewJob) -> None:
+        self.database.write(lambda connection: jobs.insert(connection, [job], self.huey.now()))
+
+    def _payloads(self, state: str, limit: int | None) -> list[bytes]:
+        rows = self.database.read(queries.PAYLOADS[state], (-1 if limit is None else limit,))
+        return [row["payload"] for row in rows]
+
+    def _count(self, state: str) -> int:
+        row = self.database.read_one(queries.COUNT, (state,))
+        return 0 if row is None else int(row["n"])

@@ -1,0 +1,59 @@
+"""What `@task` makes of a function: a body that may be async, and what its errors mean for retries."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from huey.api import TaskWrapper
+from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
+
+DEFAULT_TIMEOUT_S = 15 * 60
+DEFAULT_MAX_DELAY_S = 3600.0
+
+
+class BodyExitError(Exception):
+    """A body tried to end its process or thread (sys.exit, say); its job fails, the worker goes on."""
+
+    def __init__(self, raised: BaseException) -> None:
+        kind = type(raised).__name__
+        super().__init__(f"the body raised {kind}({raised}); a task must return, or raise an error")
+
+
+class DurableTask(TaskWrapper):
+    """Huey's task wrapper; its body may be `async def`, and knows that it runs in a job."""
+
+    def create_task(self, func: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+        """Make the Task class whose execute() runs the body."""
+
+        @wraps(func)
+        def in_a_loop(*args: Any, **kwargs: Any) -> Any:
+            return asyncio.run(func(*args, **kwargs))
+
+        body = in_a_loop if inspect.iscoroutinefunction(func) else func
+        task_class = super().create_task(body, *args, **settings)
+        run_body = task_class.execute
+
+        def execute(task: Any) -> Any:
+            with self.huey.running_body(task):
+                return run_body(task)
+
+        task_class.execute = execute
+        return task_class
+
+    def map(self, it: Any) -> Any:
+        """Enqueue one job per item, all in one transaction."""
+        with self.huey.bulk():
+            return super().map(it)
+
+
+def may_retry(task: Any, error: Exception) -> bool:
+    """Say whether a body that raised `error` may be tried again, by its task's retry_on and give_up_on."""
+    if isinstance(error, (*RETRYING_EXCEPTIONS, CancelExecution)):
+        return True  # the body says itself what is to happen
+    if isinstance(error, getattr(task, "give_up_on", ())):
+        return False
+    return isinstance(error, getattr(task, "retry_on", Exception))
