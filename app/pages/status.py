@@ -1,0 +1,49 @@
+"""How the site is: /up for health checks of hosts, /ready with reasons, the queue in numbers."""
+
+from __future__ import annotations
+
+import sqlite3
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Response
+
+import tasks
+from app.database import database
+from app.errors import PostroomError
+from app.pages.json_out import with_moments
+
+bp = Blueprint("status", __name__)
+
+
+@bp.get("/up")
+def up() -> Response:
+    """Say that the web server answers; touches nothing else."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+@bp.get("/ready")
+def ready() -> tuple[dict[str, Any], int]:
+    """Say whether jobs and mails get done; if not, why (promise P6)."""
+    reasons = _database_troubles() or tasks.huey.health()
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return {"ready": not reasons, "reasons": reasons}, status
+
+
+@bp.get("/api/queue")
+def queue() -> dict[str, Any]:
+    """Answer with the queue's depth by state, its age and who works on it."""
+    overview: dict[str, Any] = with_moments(tasks.huey.overview())
+    return overview
+
+
+def _database_troubles() -> list[str]:
+    try:
+        database.write(_write_something)
+    except (PostroomError, sqlite3.Error) as error:
+        return [f"The database cannot be written to: {error}."]
+    return []
+
+
+def _write_something(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE about SET value = value WHERE key = 'environment'")
