@@ -1,0 +1,1 @@
+"""Tests that run the real server in a process of its own, and kill it."""

@@ -1,0 +1,69 @@
+"""SIGTERM and Ctrl-C: gone within 10 s, jobs finished or back in the queue, nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.site_process import Site
+
+pytestmark = pytest.mark.slow
+
+WITHIN_S = 10
+ENDS = [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)]
+NAMES = ["SIGTERM", "SIGINT", "Ctrl-C"]
+
+
+def wait_for_starts(site: Site, notes: Path, count: int) -> None:
+    """Wait until that many bodies have started."""
+    while notes.read_text().count("start ") < count:
+        assert site.get("/up")[0] == 200
+
+
+def start_slow(site: Site, seconds: float, count: int) -> list[str]:
+    """Enqueue slow jobs."""
+    body = {"seconds": seconds}
+    return [site.post("/api/test/slow", body | {"marker": str(n)})[1]["id"] for n in range(count)]
+
+
+@pytest.mark.parametrize(("number", "to_all"), ENDS, ids=NAMES)
+def test_long_jobs_and_a_long_poll_do_not_hold_up_the_end(
+    site: Site, notes: Path, number: int, to_all: bool
+) -> None:
+    jobs = start_slow(site, 30, 4)
+    wait_for_starts(site, notes, 4)
+    answers: list[tuple[int, Any]] = []
+    poll = threading.Thread(target=lambda: answers.append(site.get(f"/api/jobs/{jobs[0]}?wait=25")))
+    poll.start()
+    took_s = site.stop(number, to_all)
+    poll.join()
+    assert took_s < WITHIN_S
+    assert answers[0][0] == 200
+    assert answers[0][1]["state"] == "running"
+    assert not site.has_processes()
+    assert "Traceback" not in "".join(site.log)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", site.port), timeout=1)
+
+    site.start()
+    wait_for_starts(site, notes, 8)  # picked up again at once, the same four
+    for job in jobs:
+        seen = site.get(f"/api/jobs/{job}")[1]
+        assert (seen["state"], seen["attempt"], seen["deaths"]) == ("running", 1, 0)
+
+
+@pytest.mark.parametrize(("number", "to_all"), ENDS, ids=NAMES)
+def test_short_jobs_finish_before_the_end(site: Site, notes: Path, number: int, to_all: bool) -> None:
+    running, waiting = start_slow(site, 1.5, 4), start_slow(site, 0, 1)
+    wait_for_starts(site, notes, 4)
+    assert site.stop(number, to_all) < WITHIN_S
+    assert notes.read_text().count("end ") == 4  # the fifth was not started any more
+    site.start()
+    for job in running + waiting:
+        assert site.get(f"/api/jobs/{job}?wait=10")[1]["state"] == "done"
+    assert notes.read_text().count("end ") == 5

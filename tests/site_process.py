@@ -1,0 +1,135 @@
+"""The real site in a process of its own: started by its own command, asked over HTTP, stopped or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+GUNICORN = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
+SITE_UNDER_TEST = [*GUNICORN, "tests.site_under_test:app"]
+"""The site with the slow tasks and the deaths that tests need."""
+SERVES = re.compile(r"serves http://localhost:(\d+)")
+
+
+class Site:
+    """`python3 main.py` with a data folder and environment of the test's choice; PORT=0 finds a free port."""
+
+    def __init__(self, data_dir: Path, command: list[str] | None = None, **environ: str) -> None:
+        self.data_dir = data_dir
+        self.command = command or [sys.executable, "main.py"]
+        inherited = ("PATH", "HOME", "LANG", "SYSTEMROOT", "TEMP", "VIRTUAL_ENV")
+        self.environ = {name: os.environ[name] for name in inherited if name in os.environ}
+        self.environ |= {"PORT": "0", "DATA_DIR": str(data_dir), "ADMIN_TOKEN": "an operator's token"}
+        self.environ |= environ
+        self.process: subprocess.Popen[str] | None = None
+        self.port = 0
+        self.log: list[str] = []
+        self._serving = threading.Event()
+
+    def __enter__(self) -> Site:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def start(self, within_s: float = 20) -> Site:
+        """Start the site and return when it answers."""
+        self._serving.clear()
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=PROJECT_DIR,
+            env=self.environ,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read_log, args=(self.process,), daemon=True).start()
+        assert self._serving.wait(within_s), "the site does not serve:\n" + "".join(self.log)
+        try:
+            assert self.get("/up", within_s)[0] == 200
+        except OSError as error:
+            raise AssertionError(f"the site does not answer ({error}):\n" + "".join(self.log)) from error
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL every process of the site, as a crash of the machine would."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def stop(self, number: int = signal.SIGTERM, to_all: bool = False, within_s: float = 20) -> float:
+        """Send a signal (to the whole group, as Ctrl-C does, with `to_all`); return how long the end took."""
+        assert self.process is not None
+        started = time.monotonic()
+        if to_all:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        self.process.wait(within_s)
+        return time.monotonic() - started
+
+    def has_processes(self) -> bool:
+        """Say whether any process of the site is left."""
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def get(self, path: str, timeout_s: float = 30) -> tuple[int, Any]:
+        """GET a path; return the status and the JSON (or text) of the answer."""
+        return self._ask(urllib.request.Request(self._url(path)), timeout_s)
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """POST a JSON body, as the operator; return the status and the JSON of the answer."""
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.environ['ADMIN_TOKEN']}",
+        }
+        data = json.dumps(body).encode()
+        return self._ask(urllib.request.Request(self._url(path), data, headers, method="POST"), 30)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of jobs in every state."""
+        counts: dict[str, int] = self.get("/api/queue")[1]["counts"]
+        return counts
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def _ask(self, request: urllib.request.Request, timeout_s: float) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return answer.status, _read(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _read(error)
+
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self.log.append(line)
+                if found := SERVES.search(line):
+                    self.port = int(found[1])
+                    self._serving.set()
+
+
+def _read(answer: Any) -> Any:
+    text = answer.read().decode()
+    return json.loads(text) if answer.headers.get_content_type() == "application/json" else text

@@ -1,0 +1,75 @@
+"""The kit's own site with a few tasks and routes that tests need: slow bodies, and deaths at chosen points."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from flask import Flask, request
+
+import tasks
+from app import catalogue, create_app
+from app.database import database
+from tasks.alerts import alert_subscribers
+
+
+@tasks.task()
+def slow(seconds: float, marker: str) -> str:
+    """Write a line when the body starts, take some time, write a line when it ends."""
+    note(marker, "start")
+    time.sleep(seconds)
+    note(marker, "end")
+    return marker
+
+
+@tasks.task()
+def pick_up(enqueued_at: float) -> float:
+    """Return how long it took from the enqueue to the first line of the body."""
+    return time.time() - enqueued_at
+
+
+def note(marker: str, what: str) -> None:
+    """Append a line to the file in which tests see what really ran; one write(), so kills tear nothing."""
+    line = f"{what} {marker} {os.getpid()} {time.time()}\n".encode()
+    descriptor = os.open(Path(os.environ["NOTES"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, line)
+    os.close(descriptor)
+
+
+def die() -> None:
+    """End this process as a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make() -> Flask:
+    """Build the app with its extra routes."""
+    app = create_app()
+
+    @app.post("/api/test/slow")
+    def start_slow() -> dict[str, str]:
+        body = request.get_json()
+        return {"id": slow(body["seconds"], body["marker"]).id}
+
+    @app.post("/api/test/pick-up")
+    def start_pick_up() -> dict[str, str]:
+        return {"id": pick_up(time.time()).id}
+
+    @app.post("/api/test/book")
+    def add_book_and_die() -> dict[str, str]:
+        """Add a book and its alert in one transaction; die before the commit or after it."""
+        moment = request.get_json()["die"]
+        with database.transaction():
+            book = catalogue.add_book("Both or Neither", "Ada Quill", "Mystery")
+            job = alert_subscribers(book.id)
+            if moment == "before":
+                die()
+        if moment == "after":
+            die()
+        return {"id": job.id}
+
+    return app
+
+
+app = make()

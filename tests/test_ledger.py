@@ -1,0 +1,176 @@
+"""The rows of mails: every arrow and its guard, what the table refuses, the inbox."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.database import database
+from app.mail import ledger
+from app.mail.message import Message
+from app.mail.smtp import Reply
+
+SOURCE = (
+    "Subject: Süß\r\nX-Two: a\r\nX-Two: b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\nCleo\r\n"
+)
+REPLY = Reply("dot", 250, "2.0.0", "kept")
+FAULT = Reply("rcpt", 450, "4.2.0", "come back later")
+STATES = ("queued", "sending", "sent", "failed", "unknown")
+
+pytestmark = pytest.mark.usefixtures("app")
+
+
+def add(number: int = 1, dedup_key: str | None = None, source: bytes = b"") -> int:
+    message = Message(
+        to=f"reader{number}@example.com",
+        subject="Süß",
+        message=source or SOURCE.encode(),
+        message_id=f"<{number}@example.com>",
+        template="note",
+    )
+    email_id = ledger.add(message, f"job-{number}", dedup_key=dedup_key)
+    assert email_id is not None
+    return email_id
+
+
+def add_in_state(state: str) -> int:
+    email_id = add()
+    steps: dict[str, list[Callable[[], bool]]] = {
+        "queued": [],
+        "sending": [lambda: ledger.mark_sending(email_id)],
+        "sent": [lambda: ledger.mark_sending(email_id), lambda: ledger.mark_sent(email_id, REPLY)],
+        "failed": [lambda: ledger.mark_failed(email_id, FAULT)],
+        "unknown": [lambda: ledger.mark_sending(email_id), lambda: ledger.mark_unknown(email_id, FAULT)],
+    }
+    assert all(step() for step in steps[state])
+    return email_id
+
+
+def row(email_id: int) -> sqlite3.Row:
+    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    assert found is not None
+    return found
+
+
+ARROWS: list[tuple[Callable[[int], bool], dict[str, str]]] = [
+    (ledger.mark_sending, {"queued": "sending"}),
+    (lambda email_id: ledger.mark_sent(email_id, REPLY), {"sending": "sent"}),
+    (lambda email_id: ledger.requeue(email_id, FAULT), {"queued": "queued", "sending": "queued"}),
+    (lambda email_id: ledger.mark_failed(email_id, FAULT), {"queued": "failed", "sending": "failed"}),
+    (lambda email_id: ledger.mark_unknown(email_id, FAULT), {"sending": "unknown"}),
+    (lambda email_id: ledger.give_up(email_id, "gone"), {"queued": "failed", "sending": "unknown"}),
+]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(("arrow", "moves"), ARROWS)
+def test_arrow_happens_from_its_own_states_only(
+    arrow: Callable[[int], bool], moves: dict[str, str], state: str
+) -> None:
+    email_id = add_in_state(state)
+    before = tuple(row(email_id))
+    assert arrow(email_id) is (state in moves)
+    assert row(email_id)["state"] == moves.get(state, state)
+    if state not in moves:
+        assert tuple(row(email_id)) == before
+
+
+def test_row_keeps_what_was_heard_last() -> None:
+    email_id = add()
+    ledger.requeue(email_id, FAULT)
+    found = row(email_id)
+    assert (found["stage"], found["code"], found["enhanced"]) == ("rcpt", 450, "4.2.0")
+    assert found["words"] == "come back later"
+
+
+def test_moments_are_utc_and_their_text_sorts_like_time() -> None:
+    found = row(add_in_state("sent"))
+    moments = [found[name] for name in ("created_at", "sending_at", "sent_at", "answered_at")]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", moment) for moment in moments)
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'posted'",
+        "state = 'sending'",
+        "state = 'sent'",
+        "state = 'failed'",
+        "state = 'unknown', sending_at = created_at",
+        "sent_at = created_at",
+        "sending_at = created_at",
+        "stage = 'rcpt'",
+        "policy = 'perhaps'",
+        "job = NULL",
+        "message = NULL",
+    ],
+)
+def test_table_refuses_what_no_mail_can_be(change: str) -> None:
+    email_id = add()
+    with (
+        pytest.raises(sqlite3.IntegrityError, match="constraint failed"),
+        database.transaction() as connection,
+    ):
+        connection.execute(f"UPDATE emails SET {change} WHERE id = ?", (email_id,))
+
+
+def test_mail_of_a_known_key_is_not_written_again() -> None:
+    first = add(1, "book:1/reader:1")
+    again = Message("else@example.com", "Else", b"else", "<else@example.com>", "note")
+    assert ledger.add(again, "job-else", dedup_key="book:1/reader:1") is None
+    assert ledger.id_of("book:1/reader:1") == first
+    assert ledger.id_of("book:1/reader:2") is None
+    assert ledger.known_keys(["book:1/reader:1", "book:1/reader:2"]) == {"book:1/reader:1"}
+    assert add(2) != add(3)  # no key: always another mail
+
+
+def test_mail_that_cannot_be_made_is_seen_as_failed() -> None:
+    email_id = ledger.add_unsendable("note", "jürgen@example.com", "No mail can go there", "book:1/reader:1")
+    assert email_id is not None
+    assert (row(email_id)["state"], row(email_id)["stage"]) == ("failed", "render")
+    assert ledger.add_unsendable("note", "jürgen@example.com", "No", "book:1/reader:1") is None
+    assert not ledger.mark_sending(email_id)
+
+
+def test_transport_is_told_what_it_needs() -> None:
+    email = ledger.find(add())
+    assert email is not None
+    assert (email.to_address, email.state, email.policy) == ("reader1@example.com", "queued", "retry")
+    assert email.message == SOURCE.encode()
+    assert ledger.find(999) is None
+
+
+def test_inbox_shows_what_was_sent_and_nothing_else() -> None:
+    sent = [add_and_send(number) for number in (1, 2, 3)]
+    add(4)
+    assert [email.id for email in ledger.inbox()] == sent[::-1]
+    assert [email.id for email in ledger.inbox(limit=2)] == [sent[2], sent[1]]
+    assert [email.id for email in ledger.inbox(limit=2, before_id=sent[1])] == [sent[0]]
+    assert ledger.inbox(before_id=0) == []
+
+
+def test_mail_of_the_inbox_is_read_from_its_bytes() -> None:
+    email = ledger.inbox_email(add_and_send(1))
+    assert email is not None
+    assert (email.to, email.subject) == ("reader1@example.com", "Süß")
+    assert (email.text, email.html) == ("Grüße\nCleo\n", None)
+    assert email.headers[1:3] == [("X-Two", "a"), ("X-Two", "b")]
+    assert email.source == SOURCE.encode()
+    assert abs(datetime.now(UTC) - email.sent_at) < timedelta(minutes=1)
+
+
+def test_mail_that_was_not_sent_is_not_in_the_inbox() -> None:
+    assert ledger.inbox_email(add()) is None
+    assert ledger.inbox_email(999) is None
+
+
+def add_and_send(number: int) -> int:
+    email_id = add(number)
+    assert ledger.mark_sending(email_id)
+    assert ledger.mark_sent(email_id, REPLY)
+    return email_id

@@ -1,0 +1,225 @@
+"""The first page with its two forms, the error pages, the headers of every page."""
+
+from __future__ import annotations
+
+import html
+from urllib.parse import urlsplit
+
+import pytest
+
+from app import catalogue
+from app.errors import DatabaseBusyError, DatabaseUnusableError, QueueFullError
+
+BOOK = {"title": "A Parrot at the Counter", "author": "Cleo Finch", "genre": "Mystery"}
+READER = {"email": "cleo@example.com", "genre": "Mystery"}
+
+
+def text_of(response):
+    return html.unescape(response.get_data(as_text=True))
+
+
+def follow(client, response):
+    assert response.status_code == 303
+    return client.get(response.location)
+
+
+def test_the_first_page_shows_books_and_explains_itself(client):
+    page = text_of(client.get("/"))
+    assert "Retry, Said the Moon" in page
+    assert "Subscribe to a genre. Add a book to it." in page
+
+
+def test_the_first_page_needs_no_cookie(client):
+    assert "Set-Cookie" not in client.get("/").headers
+
+
+def test_adding_a_book_leads_to_its_job_and_to_the_inbox(client):
+    response = client.post("/books", data=BOOK)
+    page = text_of(follow(client, response))
+    assert "A Parrot at the Counter is on the shelf" in page.replace("</strong>", "").replace("<strong>", "")
+    assert 'href="/inbox"' in page
+    job = urlsplit(response.location).query.rpartition("job=")[2]
+    assert f'href="/jobs/{job}"' in page
+    assert client.get(f"/jobs/{job}").status_code == 200
+
+
+def test_the_notice_says_how_many_readers_get_a_mail(client):
+    assert "Nobody is subscribed to Mystery yet" in text_of(follow(client, client.post("/books", data=BOOK)))
+    client.post("/subscriptions", data=READER)
+    assert "1 reader" in text_of(follow(client, client.post("/books", data=BOOK)))
+
+
+@pytest.mark.parametrize("job", ["", "/evil", "../../evil", "//evil.example.com", "<script>"])
+def test_nobody_can_put_an_address_into_the_notice_by_a_link(client, job):
+    page = text_of(client.get("/", query_string={"added": 1, "job": job}))
+    assert 'role="status"' in page
+    assert "See the job" not in page
+
+
+def test_subscribing_is_confirmed_on_the_page(client):
+    page = text_of(follow(client, client.post("/subscriptions", data=READER)))
+    assert "Subscribed to <strong>Mystery</strong>" in page
+
+
+@pytest.mark.parametrize(
+    "query", ["added=999", "added=x", "added=99999999999999999999", "subscribed=<b>You+won", "job=/evil"]
+)
+def test_nobody_can_put_a_notice_on_the_page_by_a_link(client, query):
+    response = client.get(f"/?{query}")
+    assert response.status_code == 200
+    assert 'role="status"' not in text_of(response)
+
+
+@pytest.mark.parametrize("field", ["title", "author", "genre"])
+def test_a_refused_book_comes_back_as_it_was_typed(client, field):
+    response = client.post("/books", data=BOOK | {field: ""})
+    page = text_of(response)
+    assert response.status_code == 400
+    assert f'aria-describedby="add-{field}-error"' in page
+    assert f'id="add-{field}-error"' in page
+    for name in {"title", "author"} - {field}:
+        assert f'value="{BOOK[name]}"' in page
+    assert ("<option selected>Mystery</option>" in page) == (field != "genre")
+
+
+def test_a_refused_subscription_comes_back_as_it_was_typed(client):
+    response = client.post("/subscriptions", data=READER | {"email": "cleo@"})
+    page = text_of(response)
+    assert response.status_code == 400
+    assert 'value="cleo@"' in page
+    assert 'id="subscribe-email-error"' in page
+
+
+def test_a_form_without_any_field_is_refused_not_broken(client):
+    assert client.post("/books").status_code == 400
+    assert client.post("/subscriptions").status_code == 400
+
+
+def test_searching_shows_what_fits_and_keeps_the_question(client):
+    page = text_of(client.get("/", query_string={"q": "soup", "genre": "Cookery"}))
+    assert "Soup for the Night Shift" in page
+    assert "Retry, Said the Moon" not in page
+    assert 'value="soup"' in page
+
+
+def test_a_search_that_fits_nothing_says_so(client):
+    assert "No book fits" in text_of(client.get("/?q=*"))
+
+
+def test_older_books_are_a_link_away(client):
+    for number in range(45):
+        catalogue.add_book(f"Volume {number}", "Cleo Finch", "Mystery")
+    oldest_shown = catalogue.find_books(limit=50)[-1]
+    assert f'href="/?before={oldest_shown.id}"' in text_of(client.get("/"))
+    older = text_of(client.get(f"/?before={oldest_shown.id}"))
+    assert "Soup for the Night Shift" in older
+    assert "Volume" not in older
+
+
+@pytest.mark.parametrize("before", ["x", "0", "-1", str(2**63)])
+def test_a_page_number_that_cannot_be_is_refused(client, before):
+    assert client.get(f"/?before={before}").status_code == 400
+
+
+@pytest.mark.parametrize("field", ["title", "author"])
+def test_markup_in_a_book_is_shown_as_text(client, field):
+    client.post("/books", data=BOOK | {field: "<script>alert(1)</script>"})
+    page = client.get("/").get_data(as_text=True)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("address", "form"),
+    [("/books", BOOK | {"title": '"><script>', "genre": ""}), ("/subscriptions", {"email": '"><script>'})],
+)
+def test_markup_in_a_refused_form_is_shown_as_text(client, address, form):
+    page = client.post(address, data=form).get_data(as_text=True)
+    assert "&#34;&gt;&lt;script&gt;" in page
+    assert "<script" not in page
+
+
+def test_markup_in_a_search_is_shown_as_text(client):
+    assert "<script" not in client.get("/?q=%22%3E%3Cscript%3E&genre=%3Cscript%3E").get_data(as_text=True)
+
+
+def test_an_unknown_address_gets_a_page(client):
+    response = client.get("/nowhere")
+    assert response.status_code == 404
+    assert "There is nothing at this address" in text_of(response)
+
+
+def test_a_wrong_method_gets_a_page_that_names_the_right_one(client):
+    response = client.get("/books")
+    assert response.status_code == 405
+    assert "POST" in response.headers["Allow"]
+
+
+def test_a_form_that_is_too_large_is_refused(client):
+    assert client.post("/books", data=BOOK | {"title": "x" * 2_000_000}).status_code == 413
+
+
+def test_a_full_queue_refuses_the_book_and_says_when_to_come_again(client, monkeypatch):
+    monkeypatch.setattr("app.pages.books.alert_subscribers", raises(QueueFullError("The queue is full.")))
+    response = client.post("/books", data=BOOK)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "The queue is full." in text_of(response)
+    assert catalogue.find_books(q="parrot") == []
+
+
+def test_a_busy_database_says_when_to_come_again(client, monkeypatch):
+    monkeypatch.setattr("app.catalogue.find_books", raises(DatabaseBusyError("The database is busy.")))
+    response = client.get("/")
+    assert response.status_code == 503
+    assert "Retry-After" in response.headers
+
+
+def test_an_error_of_ours_is_logged_and_not_shown(client, monkeypatch, caplog):
+    monkeypatch.setattr("app.catalogue.find_books", raises(DatabaseUnusableError("postroom.db is damaged")))
+    response = client.get("/")
+    assert response.status_code == 503
+    assert "postroom.db" not in text_of(response)
+    assert "postroom.db is damaged" in caplog.text
+
+
+def test_an_unexpected_error_is_logged_with_its_trace_and_not_shown(app, client, monkeypatch, caplog):
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    monkeypatch.setattr("app.catalogue.find_books", raises(RuntimeError("the secret is 42")))
+    response = client.get("/")
+    assert response.status_code == 500
+    assert "secret" not in text_of(response)
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "address", ["/", "/nowhere", "/api/books", "/api/nowhere", "/up", "/static/site.css"]
+)
+def test_every_answer_carries_the_headers_that_keep_it_safe(client, address):
+    response = client.get(address)
+    response.close()
+    headers = response.headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "X-Frame-Options" not in headers
+    assert "frame-ancestors" not in headers["Content-Security-Policy"]
+
+
+def test_the_page_holds_nothing_that_its_policy_would_block(client):
+    page = client.get("/").get_data(as_text=True)
+    for forbidden in ("<style", "<script", " style=", "http://", "https://"):
+        assert forbidden not in page
+
+
+@pytest.mark.parametrize("address", ["/favicon.ico", "/static/favicon.svg"])
+def test_the_icon_is_there(client, address):
+    response = client.get(address)
+    assert response.status_code == 200
+    assert response.mimetype == "image/svg+xml"
+    response.close()
+
+
+def raises(error):
+    def broken(*_args, **_kwargs):
+        raise error
+
+    return broken

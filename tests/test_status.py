@@ -1,0 +1,66 @@
+"""/up, /ready and the queue in numbers."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+import tasks
+from app.errors import DatabaseBusyError
+from app.settings import Settings
+
+
+@pytest.fixture
+def healthy(app, monkeypatch):
+    monkeypatch.setattr(tasks.huey, "health", lambda: [])
+
+
+def test_up_answers_without_touching_anything(app, client, monkeypatch):
+    monkeypatch.delitem(app.extensions, "database")
+    response = client.get("/up")
+    assert (response.status_code, response.text) == (200, "ok\n")
+
+
+def test_ready_says_so(client, healthy):
+    response = client.get("/ready")
+    assert (response.status_code, response.json) == (200, {"ready": True, "reasons": []})
+
+
+def test_not_ready_gives_the_reasons_of_the_queue(client, monkeypatch):
+    monkeypatch.setattr(tasks.huey, "health", lambda: ["No consumer is running."])
+    response = client.get("/ready")
+    assert (response.status_code, response.json["reasons"]) == (503, ["No consumer is running."])
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseBusyError("held for 10 s"), sqlite3.OperationalError("database or disk is full")]
+)
+def test_not_ready_when_the_database_does_not_write(app, client, healthy, monkeypatch, error):
+    def broken(_work):
+        raise error
+
+    monkeypatch.setattr(app.extensions["database"], "write", broken)
+    response = client.get("/ready")
+    assert (response.status_code, response.json["ready"]) == (503, False)
+    assert str(error) in response.json["reasons"][0]
+
+
+def test_the_queue_is_told_in_numbers(client):
+    queue = client.get("/api/queue").json
+    assert set(queue) == {"counts", "oldest_ready_age_s", "workers", "instances"}
+    assert set(queue["counts"]) == {"scheduled", "ready", "running", "done", "failed", "cancelled"}
+
+
+def test_moments_of_the_queue_are_written_with_z(client, monkeypatch):
+    found = {"instances": [{"started_at": 1_900_000_000.0, "stopped_at": None, "threads": 4}]}
+    monkeypatch.setattr(tasks.huey, "overview", lambda: found)
+    assert client.get("/api/queue").json["instances"] == [
+        {"started_at": "2030-03-17T17:46:40.000Z", "stopped_at": None, "threads": 4}
+    ]
+
+
+def test_no_answer_tells_the_operators_token(app, client):
+    settings: Settings = app.extensions["settings"]
+    for address in ("/", "/ready", "/api/queue", "/api/nowhere"):
+        assert settings.admin_token not in client.get(address).text
