@@ -109,6 +109,15 @@ class Settings:
     max_job_bytes: int = _setting(
         "MAX_JOB_BYTES", _whole(256, 10**8), 262_144, "bytes", "largest arguments or result of one job"
     )
+    result_ttl_s: int = _setting(
+        "RESULT_TTL_S", _whole(1, 10**9), 24 * 3600, "seconds", "how long a job's result is kept"
+    )
+    done_ttl_s: int = _setting(
+        "DONE_TTL_S", _whole(1, 10**9), 24 * 3600, "seconds", "how long a finished job is kept"
+    )
+    failed_ttl_s: int = _setting(
+        "FAILED_TTL_S", _whole(1, 10**9), 30 * 24 * 3600, "seconds", "how long a failed job is kept"
+    )
     max_request_bytes: int = _setting(
         "MAX_REQUEST_BYTES", _whole(1024, 10**9), 1_048_576, "bytes", "largest request before 413"
     )

@@ -10,6 +10,7 @@ from tasks.engine.durable import DurableHuey
 huey = DurableHuey("postroom", store_intermediate_errors=False)
 task = huey.task
 periodic_task = huey.periodic_task
+batch_task = huey.batch_task
 
 
 def load() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import math
 import sqlite3
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from huey.consumer import BaseProcess
 
-from tasks.engine import jobs, queries
+from tasks.engine import cron, jobs, queries, upkeep
 from tasks.engine.instances import file_lock, try_lock
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ LOOK_S = 1.0
 """How often to look for other processes, dead ones and a free clock."""
 SIBLING_LOOK_S = 0.025
 """How often to look for other processes' commits while there are any."""
-CATCH_UP_MINUTES = 7 * 24 * 60
+UPKEEP_S = 10.0
+UPKEEP_PAUSE_S = 0.02
+"""Between two batches of upkeep, so that others get the writer."""
 PROMOTE_AT_ONCE = 1000
 
 
@@ -41,6 +42,8 @@ class Clock(BaseProcess):
         self._version = 0
         self._next_run_at: float | None = None
         self._minute: int | None = None
+        self._upkeep_due = time.monotonic() + UPKEEP_S
+        self._resumes_at: float | None = None
 
     def loop(self, now: float | None = None) -> None:
         """Do what is due, then sleep until the next thing is."""
@@ -50,9 +53,11 @@ class Clock(BaseProcess):
                 self._look_around()
             if self.huey.has_siblings:
                 self._notice_commits_elsewhere()
+            self._end_pauses()
             if self.holds:
                 self._promote()
                 self._fire_cron()
+                self._keep_up()
         except Exception:
             log.exception("The clock stumbled; it goes on in a second")
             self.stop_flag.wait(LOOK_S)
@@ -74,6 +79,7 @@ class Clock(BaseProcess):
         if not self.holds and try_lock(self.lock):
             self.holds = True
             instance.set_clock(True)
+        self.consumer.recycle_if_stuck()
         if not self.huey.has_siblings:
             # A short-lived process may have come, enqueued and gone since the last look.
             self._notice_commits_elsewhere()
@@ -104,21 +110,38 @@ class Clock(BaseProcess):
         minute = int(self.huey.now() // 60)
         if self._minute == minute or not self.huey.has_periodic_tasks:
             return
-        first = minute if self._minute is None else max(self._minute + 1, minute - CATCH_UP_MINUTES)
         self._minute = minute
         for task in self.huey.periodic_tasks():
-            due = [m for m in range(first, minute + 1) if task.validate_datetime(_as_datetime(m))]
-            if due:
-                self.huey.enqueue_cron(task, due[-1])
+            due = cron.last_due(task, self.huey.last_cron_run(task), minute)
+            if due is not None:
+                self.huey.enqueue_cron(task, due)
+
+    def _keep_up(self) -> None:
+        """Prune a batch and give pages back, a little at a time while there is something to do."""
+        if time.monotonic() < self._upkeep_due:
+            return
+        now, ages = self.huey.now(), self.huey.ages
+        gone = self.huey.database.write(lambda connection: upkeep.prune(connection, ages, now), durable=False)
+        idle = not gone and self.consumer.is_idle()
+        left = self.huey.database.write(upkeep.vacuum, durable=False) if idle else 0
+        self._upkeep_due = time.monotonic() + (UPKEEP_PAUSE_S if gone or left else UPKEEP_S)
+
+    def _end_pauses(self) -> None:
+        """Wake the workers when a pause with an end has ended."""
+        now = self.huey.now()
+        if self._resumes_at is not None and self._resumes_at <= now:
+            self.huey.ready_bell.ring_all()
+        row = self.huey.database.read_one(queries.NEXT_RESUME, (now,))
+        self._resumes_at = row[0] if row else None
 
     def _sleep_s(self) -> float:
         waits = [LOOK_S, SIBLING_LOOK_S if self.huey.has_siblings else LOOK_S]
+        if self._resumes_at is not None:
+            waits.append(self._resumes_at - self.huey.now())
         if self.holds and self._next_run_at is not None:
             waits.append(self._next_run_at - self.huey.now())
         if self.holds and self.huey.has_periodic_tasks:
             waits.append(60 - self.huey.now() % 60)
+        if self.holds:
+            waits.append(self._upkeep_due - time.monotonic())
         return max(0.0, min(waits))
-
-
-def _as_datetime(minute: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(minute * 60, dt.UTC).replace(tzinfo=None)

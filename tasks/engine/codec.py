@@ -16,7 +16,9 @@ from huey.utils import SKIPPED, Error
 
 from app.errors import PayloadError
 
-PLAIN = (str, int, bool, type(None))
+PLAIN = (str, bool, type(None))
+MAX_INT_BITS = 10_000
+"""Python reads and writes decimal numbers of up to 4 300 digits, which is 14 284 bits."""
 
 
 class RemoteError(Exception):
@@ -48,7 +50,11 @@ def _encode_dict(value: dict[Any, Any], path: Path) -> Any:
     for key in value:
         if type(key) is not str:
             raise _RefusedError(f"{_spell(path)} has the key {key!r}; keys must be str")
-    encoded = {key: encode(item, (path, key)) for key, item in value.items()}
+    return _escaped({key: encode(item, (path, key)) for key, item in value.items()})
+
+
+def _escaped(encoded: dict[str, Any]) -> dict[str, Any]:
+    """Keep a key that looks like one of our tags apart from them."""
     if any(key.startswith("$") for key in encoded):
         return {"$dict": list(encoded.items())}
     return encoded
@@ -58,6 +64,18 @@ def _encode_float(value: float, path: Path) -> Any:
     if not math.isfinite(value):
         raise _RefusedError(f"{_spell(path)} is {value}, which JSON has no number for; pass None or a str")
     return value
+
+
+def _encode_int(value: int, path: Path) -> int:
+    if value.bit_length() > MAX_INT_BITS:
+        raise _RefusedError(f"{_spell(path)} is an int of {value.bit_length()} bits; at most {MAX_INT_BITS}")
+    return value
+
+
+def _encode_time(value: dt.time, path: Path) -> Any:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise _RefusedError(f"{_spell(path)} is a time whose offset depends on the day; pass a datetime")
+    return {"$time": value.isoformat()}
 
 
 def _encode_list(value: Iterable[Any], path: Path) -> Any:
@@ -72,19 +90,32 @@ def _encode_message(message: Message, path: Path) -> Any:
     }
     fields["args"] = {
         "$tuple": [
-            encode(argument, (f"argument {index} of {message.name}",))
+            _encode_argument(argument, f"argument {index} of {message.name}")
             for index, argument in enumerate(message.args, 1)
         ]
     }
-    fields["kwargs"] = {
-        name: encode(argument, (f"argument {name!r} of {message.name}",))
-        for name, argument in message.kwargs.items()
-    }
+    for name in message.kwargs:
+        if type(name) is not str:
+            raise _RefusedError(f"an argument of {message.name} has the name {name!r}; names must be str")
+    fields["kwargs"] = _escaped(
+        {
+            name: _encode_argument(argument, f"argument {name!r} of {message.name}")
+            for name, argument in message.kwargs.items()
+        }
+    )
     return {"$message": fields}
+
+
+def _encode_argument(argument: Any, name: str) -> Any:
+    try:
+        return encode(argument, (name,))
+    except RecursionError:
+        raise _RefusedError(f"{name} contains itself, or is nested too deeply") from None
 
 
 # type -> how it is written. Exact types only: a subclass would come back as its base.
 ENCODERS: dict[type, Callable[[Any, Path], Any]] = {
+    int: _encode_int,
     float: _encode_float,
     list: _encode_list,
     dict: _encode_dict,
@@ -94,7 +125,7 @@ ENCODERS: dict[type, Callable[[Any, Path], Any]] = {
     uuid.UUID: lambda value, path: {"$uuid": str(value)},
     dt.datetime: lambda value, path: {"$datetime": value.isoformat()},
     dt.date: lambda value, path: {"$date": value.isoformat()},
-    dt.time: lambda value, path: {"$time": value.isoformat()},
+    dt.time: _encode_time,
     dt.timedelta: lambda value, path: {"$timedelta": [value.days, value.seconds, value.microseconds]},
     Message: _encode_message,
     Error: lambda value, path: {"$failure": encode(value.metadata, path)},
@@ -128,14 +159,21 @@ def encode(value: Any, path: Path) -> Any:
     if encoder is not None:
         return encoder(value, path)
     if isinstance(value, RemoteError):
-        return {"$error": [value.type, value.message]}
+        return {"$error": [str(value.type), str(value.message)]}
     if isinstance(value, BaseException):
-        return {"$error": [kind.__name__, str(value)]}
+        return {"$error": [kind.__name__, _message_of(value)]}
     raise _RefusedError(
         f"{_spell(path)} is of type {kind.__module__}.{kind.__qualname__}; jobs carry JSON: str, int, float, "
         "bool, None, list, tuple, dict, bytes, datetime, UUID, Decimal. Pass an id, or a path as str, and look "
         "it up in the task"
     )
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failed:
+        return f"(its message cannot be shown: {type(failed).__name__})"
 
 
 class JsonSerializer:
@@ -150,8 +188,8 @@ class JsonSerializer:
             text = json.dumps(encode(data, ("the value",)), ensure_ascii=False, separators=(",", ":"))
         except _RefusedError as refused:
             raise PayloadError(str(refused)) from None
-        except (RecursionError, ValueError) as error:
-            raise PayloadError(f"the value cannot be written as JSON: {error}") from None
+        except RecursionError:
+            raise PayloadError("the value contains itself, or is nested too deeply") from None
         return text.encode("utf-8", "surrogatepass")
 
     def deserialize(self, data: bytes) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import threading
 import time
-import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from huey.consumer import Consumer, Worker
@@ -15,7 +17,7 @@ from app.errors import DatabaseBusyError
 from tasks.engine import jobs
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
-from tasks.engine.outcome import Outcome
+from tasks.engine.running import Ended
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
@@ -28,47 +30,56 @@ LOOK_FOR_THE_PLACE_S = 1.0
 PAUSE_AFTER_ERROR_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What a worker runs, and by when it should have ended. Units: until on time.monotonic()."""
+
+    job: jobs.ClaimedJob
+    until: float
+
+
 class BellWorker(Worker):
-    """Claims and runs jobs, one at a time; sleeps on the bell."""
+    """Claims and runs jobs, one at a time (or a batch); sleeps on the bell."""
 
     def __init__(self, huey: DurableHuey, stop_flag: threading.Event, consumer: EmbeddedConsumer) -> None:
         super().__init__(huey, stop_flag, default_delay=1, max_delay=1, backoff=1)
         self.consumer = consumer
+        self.busy: Busy | None = None
 
     def loop(self, now: Any = None) -> None:
         """Claim and run until nothing is ready, then wait for the bell."""
         seen = self.huey.ready_bell.rings
         try:
-            job = self.huey.claim(*self._who())
+            claimed = self.huey.claim(*self._who(), self.huey.rules())
         except Exception:
             log.exception("No job could be claimed; trying again")
             self.stop_flag.wait(PAUSE_AFTER_ERROR_S)
             return
-        while job is not None:
-            outcome = self.huey.run(job)
+        while claimed:
+            self.busy = Busy(claimed[0], time.monotonic() + (claimed[0].timeout_s or math.inf))
+            ended = self.huey.run(claimed)
             seen = self.huey.ready_bell.rings
-            job = self._finish(job, outcome)
+            claimed = self._finish(ended)
+        self.busy = None
         if not self.stop_flag.is_set():
             self.huey.ready_bell.wait(seen)
 
     def _who(self) -> tuple[str, str]:
         return self.consumer.instance.id, threading.current_thread().name
 
-    def _finish(self, job: jobs.ClaimedJob, outcome: Outcome) -> jobs.ClaimedJob | None:
-        """Write how the job ended, until it is written: a full disk must not make it run again."""
+    def _finish(self, ended: list[Ended]) -> list[jobs.ClaimedJob]:
+        """Write how jobs ended, until it is written: a full disk must not make them run again."""
         while True:
             claim_for = None if self.stop_flag.is_set() else self._who()
             try:
-                following: jobs.ClaimedJob | None = self.huey.finish(job, outcome, claim_for)
-                return following
+                return list(self.huey.finish(ended, claim_for, self.huey.rules()))
             except (DatabaseBusyError, sqlite3.OperationalError) as error:
-                log.error("The end of job %s is not written yet (%s); trying again", job.uuid, error)
+                log.error("The end of %d jobs is not written yet (%s); trying again", len(ended), error)
             except Exception as error:
-                log.exception("The end of job %s cannot be written: it fails", job.uuid)
-                outcome = Outcome(job.uuid)
-                outcome.note_exception(error, traceback.format_exc())
+                log.exception("The end of %d jobs cannot be written: they fail", len(ended))
+                ended = [(job, self.huey.failed_outcome(job, error)) for job, _ in ended]
             if self.stop_flag.wait(PAUSE_AFTER_ERROR_S) and self.consumer.is_late():
-                return None
+                return []
 
 
 class EmbeddedConsumer(Consumer):
@@ -78,12 +89,14 @@ class EmbeddedConsumer(Consumer):
     """
 
     def __init__(self, huey: DurableHuey, workers: int = 4, **options: Any) -> None:
-        self.instance = Instance(huey.database, huey.now)
+        self.instance = Instance(huey.database, huey.now, huey.free)
         self._place = file_lock(huey.database.path.parent / "consumer.lock")
         self._supervisor: threading.Thread | None = None
         self._stop_asked = threading.Event()
         self._stop_asked_at: float | None = None
         self._consuming = False
+        self._recycling = False
+        self.recycle: Callable[[], None] | None = None
         super().__init__(huey, workers=workers, **options)
         self._stop_flag_timeout = self._health_check_interval
 
@@ -123,7 +136,7 @@ class EmbeddedConsumer(Consumer):
         if self._supervisor is None:
             return
         self._supervisor.join(self._left_s() + 1)
-        for thread in self._threads():
+        for thread in [] if self._recycling else self._threads():
             thread.join(self._left_s())
         self.huey.notify_interrupted_tasks()
         if not any(thread.is_alive() for thread in self._threads()):
@@ -132,6 +145,28 @@ class EmbeddedConsumer(Consumer):
     def is_late(self) -> bool:
         """Say whether the time for an orderly end is over."""
         return self._stop_asked_at is not None and self._left_s() <= 0
+
+    def overdue(self) -> int:
+        """Count the workers whose body runs longer than its task's timeout allows."""
+        now = time.monotonic()
+        busy = [worker.busy for worker, _ in self.worker_threads if worker.busy is not None]
+        return sum(one.until < now for one in busy)
+
+    def recycle_if_stuck(self) -> None:
+        """Have the host replace this process when every worker is overdue: a thread cannot be stopped.
+
+        The jobs that hang count a death each, and come to the shelf after a few.
+        """
+        if self._recycling or not self._consuming or self.overdue() < len(self.worker_threads):
+            return
+        log.error("All %d workers are overdue: this process is to be replaced", len(self.worker_threads))
+        if self.recycle is not None:
+            self._recycling = True
+            self.recycle()
+
+    def is_idle(self) -> bool:
+        """Say whether no worker of this process runs anything."""
+        return all(worker.busy is None for worker, _ in self.worker_threads)
 
     def is_consuming(self) -> bool:
         """Say whether worker threads of this process live."""
@@ -158,6 +193,8 @@ class EmbeddedConsumer(Consumer):
         self.huey.end_calls.close()
         self.huey.ready_bell.ring_all()
         self.huey.clock_bell.ring_all()
+        if self._recycling:
+            return  # what hangs dies: it was not merely cut off
         try:
             self.instance.set_stopping()
         except Exception:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from typing import Any
 
 from huey import Huey, signals
 from huey.api import ResultGroup, chord, group
 
 from app.database import Database
-from app.errors import PostroomError
 from app.settings import Settings
-from tasks.engine import jobs, overview
+from tasks.engine import jobs, overview, queries, shelf
+from tasks.engine.batches import item_of
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.codec import JsonSerializer
-from tasks.engine.noting import NotingHuey, unix_time
-from tasks.engine.outcome import Outcome
+from tasks.engine.running import RunningHuey
 from tasks.engine.schema import migrations
 from tasks.engine.storage import SqlStorage
+from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_TIMEOUT_S, DurableTask
 
 log = logging.getLogger("postroom.queue")
@@ -33,7 +33,7 @@ ALONE_LOOK_S = 1.0
 MAX_ERROR_CHARS = 16_384
 
 
-class DurableHuey(NotingHuey):
+class DurableHuey(RunningHuey):
     """A Huey whose queue is a table of the app's database."""
 
     migrations = migrations
@@ -42,7 +42,6 @@ class DurableHuey(NotingHuey):
         self, name: str = "postroom", clock: Callable[[], float] = time.time, **options: Any
     ) -> None:
         self.now = clock
-        self._database: Database | None = None
         self.max_pending_jobs = 100_000
         self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
         self.has_siblings = False
@@ -54,14 +53,8 @@ class DurableHuey(NotingHuey):
         """Say which database holds the queue and in which context bodies run; the last app made wins."""
         self._database, self._context = database, context
         self.max_pending_jobs, self.max_job_bytes = settings.max_pending_jobs, settings.max_job_bytes
+        self.ages = Ages(settings.result_ttl_s, settings.done_ttl_s, settings.failed_ttl_s)
         self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
-
-    @property
-    def database(self) -> Database:
-        """Return the database the queue lives in."""
-        if self._database is None:
-            raise RuntimeError("The queue has no database yet: call app.create_app() first.")
-        return self._database
 
     # What Huey asks its subclasses for
 
@@ -87,6 +80,25 @@ class DurableHuey(NotingHuey):
         Units: retry_delay, max_delay, timeout in seconds.
         """
         return super().task(timeout=timeout, **options)
+
+    def batch_task(self, *, every_s: float, max_jobs: int = 500, **options: Any) -> Any:
+        """Make a function a batch task: it is called every few seconds, with the list of what was enqueued.
+
+        An entry is the job's argument, or the tuple of its arguments. A call that raises is made again for
+        each job alone, so that only the bad one fails.
+        """
+
+        def decorate(func: Callable[[list[Any]], Any]) -> Any:
+            @wraps(func)
+            def alone(*args: Any) -> None:
+                func([item_of(args)])
+
+            make = self.task(
+                batch_every_s=every_s, batch_max=max_jobs, batch_body=staticmethod(func), **options
+            )
+            return make(alone)
+
+        return decorate
 
     # Enqueue
 
@@ -136,13 +148,6 @@ class DurableHuey(NotingHuey):
         results = self._pipeline_results(task)
         return ResultGroup(results) if len(results) > 1 else results[0]
 
-    def _new_job(self, task: Any) -> jobs.NewJob:
-        payload = self.serialize_task(task)
-        name = self._registry.task_to_string(type(task))
-        self._check_size(payload, f"the arguments of {name}")
-        run_at = None if task.eta is None else unix_time(task.eta)
-        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at)
-
     def _insert(self, new_jobs: list[jobs.NewJob]) -> None:
         now = self.now()
         self.database.write(lambda connection: jobs.insert(connection, new_jobs, now, self.max_pending_jobs))
@@ -166,6 +171,12 @@ class DurableHuey(NotingHuey):
         """Return a new task of every periodic kind."""
         return list(self._registry.periodic_tasks)
 
+    def last_cron_run(self, task: Any) -> int | None:
+        """Return the last minute a periodic task fired at (unix seconds // 60), if it ever did."""
+        name = self._registry.task_to_string(type(task))
+        row = self.database.read_one(queries.LAST_CRON_RUN, (name,))
+        return None if row is None else row[0]
+
     def enqueue_cron(self, task: Any, minute: int) -> bool:
         """Enqueue a periodic task for a minute (unix seconds // 60), once among all processes."""
         new_job, now = self._new_job(task), self.now()
@@ -173,6 +184,8 @@ class DurableHuey(NotingHuey):
         def fire(connection: sqlite3.Connection) -> bool:
             if not jobs.add_cron_run(connection, new_job.task, minute):
                 return False
+            if not getattr(task, "pile_up", True) and jobs.is_live(connection, new_job.task):
+                return False  # the run before this one is still at it
             jobs.insert(connection, [new_job], now)
             return True
 
@@ -181,49 +194,6 @@ class DurableHuey(NotingHuey):
             self._ring([new_job], now)
         return fired
 
-    # Running
-
-    def claim(self, instance: str, worker: str) -> jobs.ClaimedJob | None:
-        """Take the next job for a worker of this instance, if there is one."""
-        now = self.now()
-        claimed = self.database.write(lambda connection: jobs.claim(connection, instance, worker, now))
-        return claimed[0] if claimed else None
-
-    def finish(self, job: jobs.ClaimedJob, outcome: Outcome, claim_for: tuple[str, str] | None) -> Any:
-        """End a job in one commit and, in the same, claim the next one for (instance, worker)."""
-        now = self.now()
-        ending = outcome.ending(now)
-
-        def end(connection: sqlite3.Connection) -> tuple[bool, list[jobs.ClaimedJob]]:
-            mine = jobs.finish(connection, job, ending, now)
-            if mine and outcome.chord_part is not None:
-                self._complete_chord(connection, outcome, now)
-            return mine, [] if claim_for is None else jobs.claim(connection, *claim_for, now)
-
-        mine, claimed = self.database.write(end)
-        if not mine:
-            log.warning("Job %s was no longer this worker's when it ended: its outcome is dropped", job.uuid)
-        self.end_calls.call(job.uuid)
-        if ending.follow_ups or outcome.chord_part or ending.state in ("ready", "scheduled"):
-            self.clock_bell.ring()
-            self.ready_bell.ring(len(ending.follow_ups) + 1)
-        if not claimed:
-            self.idle_bell.ring_all()
-        return claimed[0] if claimed else None
-
-    def _complete_chord(self, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
-        assert outcome.chord_part is not None
-        values = jobs.add_chord_part(connection, outcome.chord_part, now)
-        if values is not None:
-            callback = copy.copy(outcome.chord_callback)  # a copy: this may run again after a roll-back
-            callback.extend_data(([self.serializer.deserialize(value) for value in values],))
-            try:
-                jobs.insert(connection, [self._new_job(callback)], now)
-            except PostroomError as error:  # the values together are too large: the callback fails, in view
-                jobs.insert_failed(
-                    connection, self._new_job(outcome.chord_callback), f"{type(error).__name__}: {error}", now
-                )
-
     def add_schedule(self, task: Any) -> None:
         """Enqueue a task for its `eta`."""
         if self._immediate:
@@ -231,6 +201,38 @@ class DurableHuey(NotingHuey):
             return
         self._insert([self._new_job(task)])
         self._emit(signals.SIGNAL_SCHEDULED, task)
+
+    # By hand
+
+    def redrive(self, uuid: str | None = None, task: str | None = None) -> int:
+        """Run failed jobs again: one by its uuid, all of a task by its name, or all; return how many."""
+        now = self.now()
+        count = self.database.write(lambda connection: shelf.redrive(connection, now, uuid, task))
+        self.database.after_commit(lambda: self.ready_bell.ring(count))
+        return count
+
+    def cancel(self, uuid: str) -> bool:
+        """Cancel a job that waits; False when it runs already or has ended."""
+        now = self.now()
+        cancelled = self.database.write(lambda connection: shelf.cancel(connection, uuid, now))
+        self.database.after_commit(lambda: self.end_calls.call(uuid))
+        return cancelled
+
+    def delete_failed(self, uuid: str) -> bool:
+        """Take a failed job off the shelf for good."""
+        return self.database.write(lambda connection: shelf.delete_failed(connection, uuid))
+
+    def pause(self, task: str = "", seconds: float | None = None, reason: str = "paused by hand") -> None:
+        """Let no job of a task (of the whole queue, by default) start, for a time or until `resume`."""
+        until_at = None if seconds is None else self.now() + seconds
+        self.database.write(lambda connection: shelf.pause(connection, task, reason, until_at))
+        self.database.after_commit(self.clock_bell.ring)
+
+    def resume(self, task: str = "") -> bool:
+        """Lift a pause; False when there was none."""
+        lifted = self.database.write(lambda connection: shelf.resume(connection, task))
+        self.database.after_commit(self.ready_bell.ring_all)
+        return lifted
 
     # Waiting and looking
 
@@ -272,6 +274,14 @@ class DurableHuey(NotingHuey):
     def overview(self) -> dict[str, Any]:
         """Describe the queue, its workers and instances; times are unix seconds."""
         return overview.queue(self.database, self.now())
+
+    def list_jobs(self, state: str, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Describe the newest jobs of a state, for the operator; times are unix seconds."""
+        return overview.listed(self.database, state, task, limit)
+
+    def details(self, uuid: str) -> dict[str, Any] | None:
+        """Describe a job for the operator: its arguments and each failed attempt, beside what its holder sees."""
+        return overview.details(self.database, self.serializer, uuid)
 
     def health(self) -> list[str]:
         """Return a sentence for everything that keeps jobs from running; empty when all is well."""

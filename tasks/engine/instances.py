@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from app.database import Database
-from tasks.engine import jobs, queries
+from tasks.engine import queries
 
 log = logging.getLogger("postroom.instances")
 
@@ -39,10 +39,11 @@ def try_lock(lock: FileLock) -> bool:
 class Instance:
     """This process's entry among the instances."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], free: Callable[[str], int]) -> None:
         self.id = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._database = database
         self._now = clock
+        self._free = free
         self._folder = database.path.parent / "instances"
         self._lock: FileLock | None = None
 
@@ -97,10 +98,6 @@ class Instance:
         if freed:
             log.warning("Instance %s is gone: %d of its jobs are free again", other, freed)
         return freed
-
-    def _free(self, instance: str) -> int:
-        now = self._now()
-        return self._database.write(lambda connection: jobs.free(connection, instance, now))
 
     def _update(self, assignment: str, value: object) -> None:
         def update(connection: sqlite3.Connection) -> None:

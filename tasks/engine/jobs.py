@@ -3,12 +3,14 @@
 A job is one row that moves along these arrows; the WHERE of each UPDATE is the arrow's guard.
 
     scheduled -> ready        promote: its time has come
-    ready     -> running      claim: one instance has it
+    ready     -> running      claims.py: one instance has it
     running   -> done         finish: fenced by (state, claim); zero rows means another owner has it
     running   -> ready        finish: retry now; or free: its instance died
     running   -> scheduled    finish: retry later
-    running   -> failed       finish: out of retries; or free: it died MAX_DEATHS times
+    running   -> failed       finish: out of retries; or free and shelve: it died MAX_DEATHS times
     running   -> cancelled    finish: revoked, expired or cancelled by itself
+    (any, by hand)            shelf.py: cancel what waits, redrive what failed
+    scheduled, ready -> failed    shelve: it cannot run at all
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from dataclasses import dataclass, field
 from app.errors import QueueFullError
 
 MAX_DEATHS = 3
+ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
-NEXT_READY = "SELECT id FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?"
+CLAIMED = "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at"
+"""The columns of a ClaimedJob, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class NewJob:
     payload: bytes
     priority: float = 0
     run_at: float | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class ClaimedJob:
     waits: int
     retries: int | None
     retry_delay: float | None
+    timeout_s: float | None
+    alone: bool
     claim: int
     started_at: float
 
@@ -62,10 +69,12 @@ class Ending:
     error: str | None = None
     traceback: str | None = None
     waited: bool = False
+    alone: bool = False
     retries: int | None = None
     retry_delay: float | None = None
     follow_ups: list[NewJob] = field(default_factory=list)
     data: dict[str, bytes] = field(default_factory=dict)
+    data_expires_at: float | None = None
     deleted_keys: list[str] = field(default_factory=list)
 
 
@@ -110,10 +119,10 @@ def pending_count(connection: sqlite3.Connection) -> int:
 def _insert_one(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
     waits = job.run_at is not None and job.run_at > now
     cursor = connection.execute(
-        "INSERT INTO jobs (uuid, task, payload, priority, state, run_at, enqueued_at, ready_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING",
+        "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING",
         (
-            job.uuid, job.task, job.payload, job.priority,
+            job.uuid, job.task, job.payload, job.priority, job.timeout_s,
             "scheduled" if waits else "ready", job.run_at if waits else None, now, None if waits else now,
         ),
     )  # fmt: skip
@@ -125,37 +134,21 @@ def _forget_ended(connection: sqlite3.Connection, uuid: str) -> bool:
     return connection.execute(sql, (uuid,)).rowcount == 1
 
 
-# Claim
-
-
-def claim(
-    connection: sqlite3.Connection, instance: str, worker: str, now: float, limit: int = 1
-) -> list[ClaimedJob]:
-    """Take the next ready jobs for one worker: highest priority first, then the oldest."""
-    rows = connection.execute(
-        "UPDATE jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
-        " instance = ?, worker = ?, started_at = ?"
-        f" WHERE id IN ({NEXT_READY})"
-        " RETURNING id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, claim, started_at",
-        (instance, worker, now, limit),
-    ).fetchall()
-    return [ClaimedJob(*row) for row in sorted(rows, key=lambda row: row["id"])]
-
-
 # Finish
 
 
 def finish(connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now: float) -> bool:
     """End this claim of a job; False (and nothing written) when another owner has the job by now."""
-    ended = ending.state in ("done", "failed", "cancelled")
+    ended = ending.state in ENDED
     cursor = connection.execute(
         "UPDATE jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
-        " retries = ?, retry_delay = ?, attempt = attempt - ?, waits = waits + ?, instance = NULL, worker = NULL"
+        " retries = ?, retry_delay = ?, attempt = attempt - ?, waits = waits + ?, alone = alone OR ?,"
+        " instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
         (
             ending.state, ending.run_at, now if ending.state == "ready" else None, now if ended else None,
             ending.result, ending.error if ending.state in ("failed", "cancelled") else None,
-            ending.retries, ending.retry_delay, ending.waited, ending.waited,
+            ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone,
             job.id, job.claim,
         ),
     )  # fmt: skip
@@ -169,12 +162,19 @@ def finish(connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now:
                 job.started_at, now, ending.error, ending.traceback,
             ),
         )  # fmt: skip
+    write_beside(connection, ending, now)
+    return True
+
+
+def write_beside(connection: sqlite3.Connection, ending: Ending, now: float) -> None:
+    """Write what a job leaves beside its own row: follow-ups (never refused for depth), results, flags."""
     insert(connection, ending.follow_ups, now)
     for key, value in ending.data.items():
-        connection.execute("INSERT OR REPLACE INTO huey_data (key, value) VALUES (?, ?)", (key, value))
+        connection.execute(
+            "INSERT OR REPLACE INTO huey_data VALUES (?, ?, ?)", (key, value, ending.data_expires_at)
+        )
     for key in ending.deleted_keys:
         connection.execute("DELETE FROM huey_data WHERE key = ?", (key,))
-    return True
 
 
 def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) -> list[bytes] | None:
@@ -197,16 +197,6 @@ def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) 
     return [row[0] for row in connection.execute(sql, (part.chord,))]
 
 
-def insert_failed(connection: sqlite3.Connection, job: NewJob, error: str, now: float) -> None:
-    """Put a job that cannot even start on the shelf, with the reason."""
-    insert(connection, [job], now)
-    connection.execute(
-        "UPDATE jobs SET state = 'failed', ready_at = NULL, run_at = NULL, finished_at = ?, error = ?"
-        " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
-        (now, error, job.uuid),
-    )
-
-
 # Time and death
 
 
@@ -219,11 +209,11 @@ def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> in
     ).rowcount
 
 
-def free(connection: sqlite3.Connection, instance: str, now: float) -> int:
-    """Free the claims of an instance that is gone, and forget it; return how many jobs it had.
+def free(connection: sqlite3.Connection, instance: str, now: float) -> list[ClaimedJob]:
+    """Free the claims of an instance that is gone, and forget it; return the jobs it had.
 
     The attempt is refunded. A death counts, unless the instance was stopping: then its work was cut off, not
-    killed. A job that died MAX_DEATHS times goes to the shelf.
+    killed. A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
     """
     row = connection.execute("SELECT state FROM instances WHERE id = ?", (instance,)).fetchone()
     died = row is None or row["state"] == "running"
@@ -233,18 +223,29 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> int:
         " WHERE state = 'running' AND instance = ?",
         ("death" if died else "stopped", now, reason, instance),
     )
-    freed = connection.execute(
-        "UPDATE jobs SET attempt = attempt - 1, deaths = deaths + :died, instance = NULL, worker = NULL,"
-        " state = CASE WHEN deaths + :died >= :cap THEN 'failed' ELSE 'ready' END,"
-        " ready_at = CASE WHEN deaths + :died >= :cap THEN NULL ELSE :now END,"
-        " finished_at = CASE WHEN deaths + :died >= :cap THEN :now END,"
-        " error = CASE WHEN deaths + :died >= :cap"
-        " THEN 'ProcessDied: its process died ' || (deaths + :died) || ' times while it ran' END"
-        " WHERE state = 'running' AND instance = :instance",
-        {"died": int(died), "cap": MAX_DEATHS, "now": now, "instance": instance},
-    ).rowcount
+    rows = connection.execute(
+        "UPDATE jobs SET attempt = attempt - 1, deaths = deaths + ?, instance = NULL, worker = NULL,"
+        " state = 'ready', ready_at = ? WHERE state = 'running' AND instance = ?"
+        f" RETURNING {CLAIMED}",
+        (int(died), now, instance),
+    ).fetchall()
     connection.execute("DELETE FROM instances WHERE id = ?", (instance,))
-    return freed
+    return [ClaimedJob(*row) for row in rows]
+
+
+def shelve(connection: sqlite3.Connection, uuid: str, error: str, now: float) -> None:
+    """Put a job that waits on the shelf, with the reason."""
+    connection.execute(
+        "UPDATE jobs SET state = 'failed', ready_at = NULL, run_at = NULL, finished_at = ?, error = ?"
+        " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
+        (now, error, uuid),
+    )
+
+
+def is_live(connection: sqlite3.Connection, task: str) -> bool:
+    """Say whether any job of a task waits or runs."""
+    sql = "SELECT 1 FROM jobs WHERE state IN ('ready', 'scheduled', 'running') AND task = ? LIMIT 1"
+    return connection.execute(sql, (task,)).fetchone() is not None
 
 
 def add_cron_run(connection: sqlite3.Connection, task: str, minute: int) -> bool:
@@ -254,26 +255,3 @@ def add_cron_run(connection: sqlite3.Connection, task: str, minute: int) -> bool
         return False
     connection.execute("DELETE FROM cron_runs WHERE task = ? AND minute < ?", (task, minute - 7 * 24 * 60))
     return True
-
-
-# By hand: Huey's storage contract, which knows only bytes
-
-
-def take(connection: sqlite3.Connection) -> bytes | None:
-    """Take the next ready job's payload off the queue for good."""
-    rows = connection.execute(
-        f"DELETE FROM jobs WHERE id IN ({NEXT_READY}) RETURNING payload", (1,)
-    ).fetchall()
-    return rows[0]["payload"] if rows else None
-
-
-def take_due(connection: sqlite3.Connection, now: float) -> list[bytes]:
-    """Take the payloads that are due off the schedule for good, soonest first."""
-    sql = "DELETE FROM jobs WHERE state = 'scheduled' AND run_at <= ? RETURNING run_at, id, payload"
-    rows = connection.execute(sql, (now,)).fetchall()
-    return [row["payload"] for row in sorted(rows, key=lambda row: (row["run_at"], row["id"]))]
-
-
-def drop(connection: sqlite3.Connection, state: str) -> None:
-    """Delete every job that is in a state."""
-    connection.execute("DELETE FROM jobs WHERE state = ?", (state,))

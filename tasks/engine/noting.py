@@ -15,9 +15,12 @@ from typing import Any
 from huey import Huey
 from huey.utils import Error
 
+from app.database import Database
 from app.errors import JobTooLargeError
 from tasks.engine import jobs
+from tasks.engine.batches import Batch, next_batch_at
 from tasks.engine.outcome import ENDED_BY_SIGNAL, Outcome
+from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
 log = logging.getLogger("postroom.queue")
@@ -30,6 +33,7 @@ class _Here(threading.local):
 
     outcome: Outcome | None = None
     gathered: list[jobs.NewJob] | None = None
+    batch: Batch | None = None
     body_depth = 0
 
 
@@ -38,32 +42,26 @@ class NotingHuey(Huey):
 
     now: Callable[[], float] = staticmethod(time.time)
     max_job_bytes = 262_144
+    ages = Ages()
 
     def __init__(self, name: str, **options: Any) -> None:
         self._here = _Here()
+        self._database: Database | None = None
         self._context: Callable[[], AbstractContextManager[Any]] = nullcontext
         super().__init__(name, **options)
         self.signal(*ENDED_BY_SIGNAL)(self._note_signal)
 
     @property
+    def database(self) -> Database:
+        """Return the database the queue lives in."""
+        if self._database is None:
+            raise RuntimeError("The queue has no database yet: call app.create_app() first.")
+        return self._database
+
+    @property
     def in_body(self) -> bool:
         """Say whether the present thread runs a job's body."""
         return self._here.body_depth > 0
-
-    def run(self, job: jobs.ClaimedJob) -> Outcome:
-        """Run a claimed job's body; everything Huey does around it is noted in the outcome."""
-        outcome = self._here.outcome = Outcome(job.uuid)
-        task = None
-        try:
-            task = self._task_of(job)
-            self.execute(task, self._get_timestamp())
-        except Exception as error:
-            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a bug.
-            log.exception("Job %s (%s) fails", job.uuid, job.task)
-            self.fail_visibly(outcome, task, error)
-        finally:
-            self._here.outcome = None
-        return outcome
 
     @contextmanager
     def running_body(self, task: Any) -> Iterator[None]:
@@ -88,14 +86,10 @@ class NotingHuey(Huey):
             if outcome is not None:
                 outcome.in_body = False
 
-    def _task_of(self, job: jobs.ClaimedJob) -> Any:
-        task = self.deserialize_task(job.payload)
-        task.eta = None  # it is due, or it would not have been claimed
-        if job.retries is not None:
-            task.retries = job.retries
-        if job.retry_delay is not None:
-            task.retry_delay = job.retry_delay
-        return task
+    def call_body(self, task: Any, run_body: Callable[[Any], Any]) -> Any:
+        """Call a body: the job's own, or once that of the batch it is in."""
+        batch = self._here.batch
+        return run_body(task) if batch is None else batch.call(task)
 
     def fail_visibly(self, outcome: Outcome, task: Any, error: Exception) -> None:
         """Turn an outcome into a failure that its result, its pipeline and its chord can see."""
@@ -149,6 +143,16 @@ class NotingHuey(Huey):
         if found:
             outcome.deleted_keys.append(key)
         return bool(found)
+
+    def _new_job(self, task: Any) -> jobs.NewJob:
+        payload = self.serialize_task(task)
+        name = self._registry.task_to_string(type(task))
+        self._check_size(payload, f"the arguments of {name}")
+        run_at = None if task.eta is None else unix_time(task.eta)
+        every_s = getattr(task, "batch_every_s", None)
+        if run_at is None and every_s:
+            run_at = next_batch_at(self.now(), every_s)
+        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at, task.timeout)
 
     def _check_size(self, data: bytes, what: str) -> None:
         if len(data) > self.max_job_bytes:

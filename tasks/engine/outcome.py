@@ -36,6 +36,7 @@ class Outcome:
     result: bytes | None = None
     run_at: float | None = None
     retrying: bool = False
+    alone: bool = False
     retries: int | None = None
     retry_delay: float | None = None
     follow_ups: list[NewJob] = field(default_factory=list)
@@ -55,7 +56,12 @@ class Outcome:
         self.exception, self.traceback = exception, traceback
         self.reason = f"{type(exception).__name__}: {exception}"
 
-    def ending(self, now: float) -> Ending:
+    @property
+    def waited(self) -> bool:
+        """Say whether the job asked to run later, which burns no attempt."""
+        return self.retrying and isinstance(self.exception, RetryTask | RateLimitExceeded)
+
+    def ending(self, now: float, result_ttl_s: float) -> Ending:
         """Return what is to be written."""
         state = self.state
         if self.retrying:
@@ -66,10 +72,12 @@ class Outcome:
             result=self.result,
             error=None if state == "done" else self.reason,
             traceback=self.traceback,
-            waited=self.retrying and isinstance(self.exception, RetryTask | RateLimitExceeded),
+            waited=self.waited,
+            alone=self.alone,
             retries=self.retries,
             retry_delay=self.retry_delay,
             follow_ups=self.follow_ups,
             data=self.data,
+            data_expires_at=now + result_ttl_s,
             deleted_keys=self.deleted_keys,
         )

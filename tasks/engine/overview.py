@@ -50,6 +50,7 @@ def queue(database: Database, now: float) -> dict[str, Any]:
                     "job": busy["uuid"] if busy else None,
                     "task": busy["task"] if busy else None,
                     "since_at": busy["started_at"] if busy else None,
+                    "overdue": busy is not None and _is_overdue(busy, now),
                 }
             )
     found = {row["state"]: row["n"] for row in database.read(queries.COUNTS)}
@@ -73,14 +74,46 @@ def health(database: Database, now: float) -> list[str]:
     threads = sum(row["threads"] for row in database.read(queries.INSTANCES) if row["state"] == "running")
     if threads == 0:
         reasons.append("No consumer is running: jobs are accepted and wait. Start the site, or a worker.")
+    running = database.read(queries.RUNNING)
+    overdue = sum(_is_overdue(row, now) for row in running)
+    if threads and overdue >= threads:
+        reasons.append(
+            f"All {overdue} running jobs are overdue: their bodies hang. The process replaces itself."
+        )
     age_s = oldest_ready_age_s(database, now)
     moved = database.read_one(queries.LAST_MOVE)
     idle_s = now - (moved[0] if moved and moved[0] else 0)
-    if age_s is not None and age_s > STALLED_AFTER_S and idle_s > STALLED_AFTER_S:
+    paused = any(row["task"] == "" for row in database.read(queries.PAUSES, (now,)))
+    if not paused and age_s is not None and age_s > STALLED_AFTER_S and idle_s > STALLED_AFTER_S:
         reasons.append(
             f"A job has been ready for {age_s:.0f} s, and none has started or ended for {STALLED_AFTER_S:.0f} s."
         )
     return reasons
+
+
+def listed(database: Database, state: str, task: str | None, limit: int) -> list[dict[str, Any]]:
+    """Describe the newest jobs of a state."""
+    return [dict(row) for row in database.read(queries.LISTED, (state, task, limit))]
+
+
+def details(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | None:
+    """Describe a job for the operator: arguments and history too."""
+    described = job(database, serializer, uuid)
+    row = database.read_one(queries.DETAILS, (uuid,))
+    if described is None or row is None:
+        return None
+    try:
+        message = serializer.deserialize(row["payload"])
+        described |= {"args": message.args, "kwargs": message.kwargs}
+    except Exception as error:
+        described |= {"args": None, "kwargs": None, "undecodable": str(error)}
+    described |= {"priority": row["priority"], "waits": row["waits"], "run_at": row["run_at"]}
+    described["attempts"] = [dict(one) for one in database.read(queries.ATTEMPTS, (row["id"],))]
+    return described
+
+
+def _is_overdue(running: Any, now: float) -> bool:
+    return running["timeout_s"] is not None and running["started_at"] + running["timeout_s"] < now
 
 
 def _error_of(text: str | None) -> dict[str, Any] | None:

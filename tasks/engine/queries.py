@@ -20,6 +20,17 @@ SELECT MIN(
 ) FROM heads
 """
 
+NEXT_RESUME = "SELECT MIN(until_at) FROM pauses WHERE until_at > ?"
+LAST_CRON_RUN = "SELECT MAX(minute) FROM cron_runs WHERE task = ?"
+PAUSES = "SELECT task, reason, until_at FROM pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
+LISTED = """
+SELECT uuid, task, state, attempt, deaths, enqueued_at, started_at, finished_at, error FROM jobs
+WHERE state = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY id DESC LIMIT ?3
+"""
+DETAILS = "SELECT id, payload, priority, waits, run_at FROM jobs WHERE uuid = ?"
+ATTEMPTS = """
+SELECT number, outcome, started_at, ended_at, error, traceback FROM attempts WHERE job = ? ORDER BY rowid
+"""
 NEXT_RUN_AT = "SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled'"
 STATE = "SELECT state FROM jobs WHERE uuid = ?"
 COUNTS = "SELECT state, n FROM job_counts"
@@ -32,7 +43,9 @@ SELECT MAX(at) FROM (
     UNION ALL SELECT MAX(finished_at) FROM jobs WHERE state = 'cancelled'
 )
 """
-RUNNING = "SELECT uuid, task, instance, worker, started_at FROM jobs WHERE state = 'running' ORDER BY id"
+RUNNING = (
+    "SELECT uuid, task, instance, worker, started_at, timeout_s FROM jobs WHERE state = 'running' ORDER BY id"
+)
 
 PAYLOADS = {
     "ready": "SELECT payload FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?",

@@ -23,6 +23,8 @@ CREATE TABLE jobs (
     waits INTEGER NOT NULL DEFAULT 0,        -- times it asked to run later; burns no attempt
     retries INTEGER,                         -- left; NULL: as the payload says
     retry_delay REAL,                        -- next; NULL: as the payload says
+    timeout_s REAL,                          -- past it a running body is overdue
+    alone INTEGER NOT NULL DEFAULT 0,        -- a batch it was in failed: it is tried by itself
     claim INTEGER NOT NULL DEFAULT 0,        -- grows at every claim: the fence of finish
     instance TEXT,
     worker TEXT,
@@ -55,6 +57,8 @@ CREATE TABLE attempts (
 OTHERS = (
     # A partial index holds only the rows of its state, so a claim costs the same however long the history.
     "CREATE INDEX jobs_ready ON jobs (priority DESC, id) WHERE state = 'ready'",
+    "CREATE INDEX jobs_ready_by_task ON jobs (task, priority DESC, id) WHERE state = 'ready'",
+    "CREATE INDEX jobs_suspect ON jobs (id) WHERE deaths >= 2 AND state IN ('ready', 'running')",
     "CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'scheduled'",
     "CREATE INDEX jobs_running ON jobs (instance) WHERE state = 'running'",
     "CREATE INDEX jobs_ended ON jobs (state, finished_at) WHERE finished_at IS NOT NULL",
@@ -88,6 +92,8 @@ OTHERS = (
         value BLOB NOT NULL,
         PRIMARY KEY (chord, position)
     ) WITHOUT ROWID""",
+    # task '' pauses the whole queue; without an end a pause lasts until it is lifted.
+    "CREATE TABLE pauses (task TEXT PRIMARY KEY, reason TEXT NOT NULL, until_at REAL) WITHOUT ROWID",
     "CREATE TABLE cron_runs (task TEXT, minute INTEGER, PRIMARY KEY (task, minute)) WITHOUT ROWID",
     # What Huey keeps by key: locks, revoke flags, results of pipelines that were never enqueued.
     "CREATE TABLE huey_data (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires_at REAL)",

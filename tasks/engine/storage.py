@@ -14,7 +14,7 @@ from huey.storage import BaseStorage
 
 from app.database import Database
 from app.errors import DeadlockError
-from tasks.engine import jobs, queries
+from tasks.engine import claims, jobs, queries, shelf
 from tasks.engine.noting import unix_time
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class SqlStorage(BaseStorage):
 
     def dequeue(self) -> bytes | None:
         """Take the next bytes off the queue for good."""
-        return self.database.write(jobs.take)
+        return self.database.write(claims.take_payload)
 
     def queue_size(self) -> int:
         """Count the ready jobs."""
@@ -136,7 +136,7 @@ class SqlStorage(BaseStorage):
 
     def flush_queue(self) -> None:
         """Drop every ready job."""
-        self.database.write(lambda connection: jobs.drop(connection, "ready"))
+        self.database.write(lambda connection: shelf.drop(connection, "ready"))
 
     def add_to_schedule(self, data: bytes, ts: dt.datetime) -> None:
         """Add bytes to the schedule; `ts` is naive UTC, as everywhere in Huey."""
@@ -144,7 +144,7 @@ class SqlStorage(BaseStorage):
 
     def read_schedule(self, ts: dt.datetime) -> list[bytes]:
         """Take the bytes that are due off the schedule."""
-        return self.database.write(lambda connection: jobs.take_due(connection, unix_time(ts)))
+        return self.database.write(lambda connection: claims.take_due_payloads(connection, unix_time(ts)))
 
     def schedule_size(self) -> int:
         """Count the scheduled jobs."""
@@ -156,7 +156,7 @@ class SqlStorage(BaseStorage):
 
     def flush_schedule(self) -> None:
         """Drop every scheduled job."""
-        self.database.write(lambda connection: jobs.drop(connection, "scheduled"))
+        self.database.write(lambda connection: shelf.drop(connection, "scheduled"))
 
     def result_store_size(self) -> int:
         """Count the stored values."""

@@ -39,7 +39,7 @@ class DurableTask(TaskWrapper):
 
         def execute(task: Any) -> Any:
             with self.huey.running_body(task):
-                return run_body(task)
+                return self.huey.call_body(task, run_body)
 
         task_class.execute = execute
         return task_class

@@ -1,0 +1,120 @@
+"""Which job a worker gets next: the claim, with its limits, pauses, batches and quarantine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.engine.jobs import CLAIMED, ClaimedJob
+
+SUSPECT_DEATHS = 2
+"""A job with so many deaths to its name runs alone in its instance, so that only the culprit gets the next."""
+
+NEXT_READY = "SELECT id FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT 1"
+
+# With some tasks barred: the best of the heads of the others, one index seek a task, however many jobs wait.
+NEXT_ALLOWED = """
+WITH RECURSIVE kinds (task) AS (
+    SELECT MIN(task) FROM jobs WHERE state = 'ready'
+    UNION ALL
+    SELECT (SELECT MIN(task) FROM jobs WHERE state = 'ready' AND task > kinds.task)
+    FROM kinds WHERE kinds.task IS NOT NULL
+)
+SELECT id FROM jobs WHERE id IN (
+    SELECT (SELECT id FROM jobs WHERE state = 'ready' AND task = kinds.task ORDER BY priority DESC, id LIMIT 1)
+    FROM kinds WHERE kinds.task NOT IN ({barred})
+) ORDER BY priority DESC, id LIMIT 1
+"""
+
+BATCH = (
+    "SELECT id FROM jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
+    " ORDER BY priority DESC, id LIMIT ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What tasks ask of the claim: at most `limits` at once; up to `batches` jobs together."""
+
+    limits: Mapping[str, int] = field(default_factory=dict)
+    batches: Mapping[str, int] = field(default_factory=dict)
+
+
+def claim(
+    connection: sqlite3.Connection, instance: str, worker: str, now: float, rules: Rules
+) -> list[ClaimedJob]:
+    """Take the next ready job for one worker (a batch task's: those beside it too).
+
+    Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit.
+    """
+    if _must_wait_for_suspect(connection, instance):
+        return []
+    barred = _barred(connection, rules.limits, now)
+    if "" in barred:
+        return []
+    chosen = NEXT_ALLOWED.format(barred=", ".join("?" * len(barred))) if barred else NEXT_READY
+    claimed = _take(connection, chosen, tuple(barred), instance, worker, now)
+    for first in claimed[:1]:
+        most = rules.batches.get(first.task, 1)
+        if most > 1 and not first.alone and first.deaths == 0:
+            claimed += _take(connection, BATCH, (first.task, most - 1), instance, worker, now)
+    return claimed
+
+
+def _take(
+    connection: sqlite3.Connection,
+    chosen: str,
+    parameters: tuple[object, ...],
+    instance: str,
+    worker: str,
+    now: float,
+) -> list[ClaimedJob]:
+    rows = connection.execute(
+        "UPDATE jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
+        f" instance = ?, worker = ?, started_at = ? WHERE id IN ({chosen}) RETURNING {CLAIMED}",
+        (instance, worker, now, *parameters),
+    ).fetchall()
+    return [ClaimedJob(*row) for row in sorted(rows, key=lambda row: row["id"])]
+
+
+def _must_wait_for_suspect(connection: sqlite3.Connection, instance: str) -> bool:
+    """Say whether a suspect runs in this instance, or comes next and others still run."""
+    suspects = "FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running')"
+    if connection.execute(f"SELECT 1 {suspects} LIMIT 1").fetchone() is None:
+        return False
+    running = "FROM jobs WHERE state = 'running' AND instance = ?"
+    if connection.execute(f"SELECT 1 {running} AND deaths >= 2", (instance,)).fetchone():
+        return True
+    head = connection.execute(f"SELECT deaths FROM jobs WHERE id = ({NEXT_READY})").fetchone()
+    if head is None or head["deaths"] < SUSPECT_DEATHS:
+        return False
+    return connection.execute(f"SELECT 1 {running}", (instance,)).fetchone() is not None
+
+
+def _barred(connection: sqlite3.Connection, limits: Mapping[str, int], now: float) -> list[str]:
+    """Name the tasks that may not start now; '' stands for all."""
+    paused = "SELECT task FROM pauses WHERE until_at IS NULL OR until_at > ?"
+    barred = [row["task"] for row in connection.execute(paused, (now,))]
+    if limits:
+        running = connection.execute(
+            "SELECT task, COUNT(*) AS n FROM jobs WHERE state = 'running' GROUP BY task"
+        )
+        barred += [row["task"] for row in running if row["n"] >= limits.get(row["task"], row["n"] + 1)]
+    return barred
+
+
+# By hand: Huey's storage contract, which knows only bytes
+
+
+def take_payload(connection: sqlite3.Connection) -> bytes | None:
+    """Take the next ready job's payload off the queue for good."""
+    rows = connection.execute(f"DELETE FROM jobs WHERE id IN ({NEXT_READY}) RETURNING payload").fetchall()
+    return rows[0]["payload"] if rows else None
+
+
+def take_due_payloads(connection: sqlite3.Connection, now: float) -> list[bytes]:
+    """Take the payloads that are due off the schedule for good, soonest first."""
+    sql = "DELETE FROM jobs WHERE state = 'scheduled' AND run_at <= ? RETURNING run_at, id, payload"
+    rows = connection.execute(sql, (now,)).fetchall()
+    return [row["payload"] for row in sorted(rows, key=lambda row: (row["run_at"], row["id"]))]

@@ -1,0 +1,28 @@
+"""When a periodic task is due: every minute fires once, missed minutes are caught up by one run."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+CATCH_UP_MINUTES = 7 * 24 * 60
+LOOK_AHEAD_MINUTES = 32 * 24 * 60
+
+
+def last_due(task: Any, last_run: int | None, minute: int) -> int | None:
+    """Return the latest minute the task should have fired at since `last_run`, or None.
+
+    A task that never ran is not caught up. Units: minutes since 1970, UTC.
+    """
+    first = minute if last_run is None else max(last_run + 1, minute - CATCH_UP_MINUTES)
+    return next((m for m in range(minute, first - 1, -1) if task.validate_datetime(_as_datetime(m))), None)
+
+
+def next_due(task: Any, minute: int) -> int | None:
+    """Return the first minute after `minute` the task fires at; None when it is over a month away."""
+    ahead = range(minute + 1, minute + LOOK_AHEAD_MINUTES)
+    return next((m for m in ahead if task.validate_datetime(_as_datetime(m))), None)
+
+
+def _as_datetime(minute: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(minute * 60, dt.UTC).replace(tzinfo=None)

@@ -1,0 +1,187 @@
+"""Claiming, running and ending jobs: one commit ends a job and claims the next."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from huey.exceptions import HueyException
+
+from app.errors import PostroomError
+from tasks.engine import claims, jobs
+from tasks.engine.batches import Batch
+from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.noting import NotingHuey
+from tasks.engine.outcome import Outcome
+
+log = logging.getLogger("postroom.queue")
+
+MAX_WAITS = 1000
+"""How often a job may ask to run later (RetryTask, rate limits), which burns no attempt."""
+
+Ended = tuple[jobs.ClaimedJob, Outcome]
+
+
+class TooManyWaitsError(HueyException):
+    """A job asked to run later more often than MAX_WAITS allows."""
+
+
+class ProcessDiedError(HueyException):
+    """A job's process died under it as often as is allowed."""
+
+
+class RunningHuey(NotingHuey):
+    """The side of the queue that workers use."""
+
+    ready_bell: Bell
+    clock_bell: Bell
+    idle_bell: Bell
+    end_calls: EndCalls
+    _rules: tuple[int, claims.Rules] | None = None
+
+    def rules(self) -> claims.Rules:
+        """Gather what the registered tasks ask of the claim."""
+        registered = self._registry._registry
+        if self._rules is None or self._rules[0] != len(registered):
+            self._rules = (len(registered), self._read_rules())
+        return self._rules[1]
+
+    def _read_rules(self) -> claims.Rules:
+        registered = self._registry._registry.items()
+        return claims.Rules(
+            limits={name: kind.limit for name, kind in registered if getattr(kind, "limit", None)},
+            batches={name: kind.batch_max for name, kind in registered if getattr(kind, "batch_max", None)},
+        )
+
+    def claim(self, instance: str, worker: str, rules: claims.Rules) -> list[jobs.ClaimedJob]:
+        """Take the next job for a worker of this instance (a batch task's: several), if there is one."""
+        now = self.now()
+        # A claim that a power cut undoes leaves the job ready, which is what recovery would make of it.
+        return self.database.write(
+            lambda connection: claims.claim(connection, instance, worker, now, rules), durable=False
+        )
+
+    def run(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
+        """Run the bodies of claimed jobs: several are a batch, whose body is called once."""
+        if len(claimed) == 1:
+            return [(claimed[0], self._run_one(claimed[0]))]
+        batch = self._here.batch = Batch(self, claimed)
+        try:
+            outcomes = [self._run_one(job) for job in claimed]
+        finally:
+            self._here.batch = None
+        for outcome in outcomes:
+            outcome.alone = batch.failed
+        return list(zip(claimed, outcomes, strict=True))
+
+    def finish(
+        self, ended: Sequence[Ended], claim_for: tuple[str, str] | None, rules: claims.Rules
+    ) -> list[jobs.ClaimedJob]:
+        """End jobs in one commit and, in the same, claim the next for (instance, worker)."""
+        now = self.now()
+
+        def end(connection: sqlite3.Connection) -> tuple[list[bool], list[jobs.ClaimedJob]]:
+            mine = [self._finish_one(connection, job, outcome, now) for job, outcome in ended]
+            return mine, [] if claim_for is None else claims.claim(connection, *claim_for, now, rules)
+
+        mine, claimed = self.database.write(end)
+        for (job, outcome), was_mine in zip(ended, mine, strict=True):
+            if not was_mine:
+                log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
+            self.end_calls.call(job.uuid)
+            self._ring_after(job, outcome, rules)
+        if not claimed:
+            self.idle_bell.ring_all()
+        return claimed
+
+    def free(self, instance: str) -> int:
+        """Free the claims of an instance that is gone; return how many jobs it had."""
+        now = self.now()
+
+        def free(connection: sqlite3.Connection) -> int:
+            freed = jobs.free(connection, instance, now)
+            for job in freed:
+                if job.deaths >= jobs.MAX_DEATHS:
+                    self._bury(connection, job, now)
+            return len(freed)
+
+        return self.database.write(free)
+
+    def failed_outcome(self, job: jobs.ClaimedJob, error: Exception) -> Outcome:
+        """Describe a job that fails without its body having a say."""
+        outcome = self._here.outcome = Outcome(job.uuid)
+        try:
+            self.fail_visibly(outcome, self._task_of(job), error)
+        except Exception as undecodable:
+            self.fail_visibly(outcome, None, undecodable)
+        finally:
+            self._here.outcome = None
+        return outcome
+
+    def _run_one(self, job: jobs.ClaimedJob) -> Outcome:
+        outcome = self._here.outcome = Outcome(job.uuid)
+        task = None
+        try:
+            task = self._task_of(job)
+            self.execute(task, self._get_timestamp())
+            if outcome.waited and job.waits >= MAX_WAITS:
+                raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
+        except Exception as error:
+            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a bug.
+            log.exception("Job %s (%s) fails", job.uuid, job.task)
+            self.fail_visibly(outcome, task, error)
+        finally:
+            self._here.outcome = None
+        return outcome
+
+    def _finish_one(
+        self, connection: sqlite3.Connection, job: jobs.ClaimedJob, outcome: Outcome, now: float
+    ) -> bool:
+        mine = jobs.finish(connection, job, outcome.ending(now, self.ages.result_s), now)
+        if mine:
+            self._complete_chord(connection, outcome, now)
+        return mine
+
+    def _bury(self, connection: sqlite3.Connection, job: jobs.ClaimedJob, now: float) -> None:
+        """Put a job that died too often on the shelf, and tell its pipeline and chord."""
+        died = ProcessDiedError(f"its process died {job.deaths} times while it ran")
+        outcome = self.failed_outcome(job, died)
+        jobs.shelve(connection, job.uuid, outcome.reason, now)
+        jobs.write_beside(connection, outcome.ending(now, self.ages.result_s), now)
+        self._complete_chord(connection, outcome, now)
+        log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, died)
+
+    def _complete_chord(self, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
+        if outcome.chord_part is None:
+            return
+        values = jobs.add_chord_part(connection, outcome.chord_part, now)
+        if values is None:
+            return
+        callback = copy.copy(outcome.chord_callback)  # a copy: this may run again after a roll-back
+        callback.extend_data(([self.serializer.deserialize(value) for value in values],))
+        try:
+            jobs.insert(connection, [self._new_job(callback)], now)
+        except PostroomError as error:  # the values together are too large: the callback fails, in view
+            jobs.insert(connection, [self._new_job(outcome.chord_callback)], now)
+            jobs.shelve(connection, callback.id, f"{type(error).__name__}: {error}", now)
+
+    def _ring_after(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
+        if outcome.follow_ups or outcome.chord_part or outcome.retrying:
+            self.clock_bell.ring()
+            self.ready_bell.ring(len(outcome.follow_ups) + 1)
+        if job.deaths >= claims.SUSPECT_DEATHS:
+            self.ready_bell.ring_all()  # all others waited for it
+        elif job.task in rules.limits:
+            self.ready_bell.ring()  # a place is free that this worker may not take itself
+
+    def _task_of(self, job: jobs.ClaimedJob) -> Any:
+        task = self.deserialize_task(job.payload)
+        task.eta = None  # it is due, or it would not have been claimed
+        if job.retries is not None:
+            task.retries = job.retries
+        if job.retry_delay is not None:
+            task.retry_delay = job.retry_delay
+        return task

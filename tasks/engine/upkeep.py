@@ -1,0 +1,73 @@
+"""Keeping the tables small: what is old goes, in small batches, so that nobody waits long for the writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+BATCH_ROWS = 500
+KEEP_DONE_ROWS = 10_000
+KEEP_DONE_S = 3600.0
+"""Done rows beyond KEEP_DONE_ROWS go once they are this old, whatever their age limit."""
+CHORD_TTL_S = 7 * 24 * 3600.0
+VACUUM_PAGES = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How long what is kept. Units: seconds."""
+
+    result_s: float = 24 * 3600.0
+    done_s: float = 24 * 3600.0
+    failed_s: float = 30 * 24 * 3600.0
+
+
+def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
+    """Delete one batch of what is past its age; return how many rows went (0: nothing is left to do)."""
+    gone = _delete_ended(connection, ("done", "cancelled"), now - ages.done_s)
+    gone += _delete_ended(connection, ("failed",), now - ages.failed_s)
+    gone += _delete_surplus(connection, now)
+    if ages.result_s < ages.done_s:
+        gone += connection.execute(
+            "UPDATE jobs SET result = NULL WHERE id IN (SELECT id FROM jobs WHERE state = 'done'"
+            " AND finished_at < ? AND result IS NOT NULL LIMIT ?)",
+            (now - ages.result_s, BATCH_ROWS),
+        ).rowcount
+    for sql, moment in (
+        ("DELETE FROM huey_data WHERE key IN (SELECT key FROM huey_data WHERE expires_at < ? LIMIT ?)", now),
+        (
+            "DELETE FROM chords WHERE id IN (SELECT id FROM chords WHERE created_at < ? LIMIT ?)",
+            now - CHORD_TTL_S,
+        ),
+        ("DELETE FROM pauses WHERE task IN (SELECT task FROM pauses WHERE until_at < ? LIMIT ?)", now),
+    ):
+        gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
+    return gone
+
+
+def vacuum(connection: sqlite3.Connection) -> int:
+    """Give a few free pages back to the system; return how many are left."""
+    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def _delete_ended(connection: sqlite3.Connection, states: tuple[str, ...], before: float) -> int:
+    return sum(
+        connection.execute(
+            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = ? AND finished_at < ? LIMIT ?)",
+            (state, before, BATCH_ROWS),
+        ).rowcount
+        for state in states
+    )
+
+
+def _delete_surplus(connection: sqlite3.Connection, now: float) -> int:
+    done = connection.execute("SELECT n FROM job_counts WHERE state = 'done'").fetchone()[0]
+    surplus = min(done - KEEP_DONE_ROWS, BATCH_ROWS)
+    if surplus <= 0:
+        return 0
+    return connection.execute(
+        "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND finished_at < ?"
+        " ORDER BY finished_at LIMIT ?)",
+        (now - KEEP_DONE_S, surplus),
+    ).rowcount
