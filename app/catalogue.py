@@ -147,9 +147,12 @@ def _address(email: str) -> str:
     if not email:
         raise InvalidInputError("The email address is missing.", "email")
     try:
-        return validate_email(email, check_deliverability=False).normalized
+        checked = validate_email(email, check_deliverability=False)
     except EmailNotValidError as error:
         raise InvalidInputError(f"This email address cannot be used: {error}", "email") from error
+    if checked.ascii_email is None:
+        raise InvalidInputError("The part before the @ must be plain letters, digits and signs.", "email")
+    return checked.normalized
 
 
 def _genre(name: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,11 +61,19 @@ def _mail_url(variable: str, text: str) -> str:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in MAIL_SCHEMES and bool(parts.hostname) and (parts.port or 25) > 0
+        usable = usable and parts.username is None  # nothing in the clear would be sent to sign in with
     except ValueError:
         usable = False
     if not usable:
         # The value may hold a password: say only what kind of address it is.
         raise SettingError(variable, text.split(":", 1)[0] + ":...", expected)
+    return text
+
+
+def _sender(variable: str, text: str) -> str:
+    name, at, domain = parseaddr(_text(variable, text))[1].partition("@")
+    if not (name and at and domain) or "@" in domain:
+        raise SettingError(variable, text, "an address such as Postroom <post@example.com>")
     return text
 
 
@@ -91,7 +100,9 @@ class Settings:
     )
     data_dir: Path = _setting("DATA_DIR", _path, None, "", "folder of the database, made if absent")
     mail_url: str = _setting("MAIL_URL", _mail_url, "", "", "where mail goes; unset: the built-in inbox")
-    mail_from: str = _setting("MAIL_FROM", _text, "Postroom <postroom@localhost>", "", "sender of every mail")
+    mail_from: str = _setting(
+        "MAIL_FROM", _sender, "Postroom <postroom@localhost>", "", "sender of every mail"
+    )
     public_url: str = _setting("PUBLIC_URL", _url, "", "", "the site's address in links of mails")
     secret_key: str = _setting("SECRET_KEY", _text, lambda: secrets.token_hex(32), "", "signs cookies")
     admin_token: str = _setting(

@@ -1,0 +1,164 @@
+"""The way in: `python3 main.py [serve|worker|jobs|backup|test]`, and `main.app` for `gunicorn main:app`.
+
+It parses on any Python 3 (no f-strings), so that an old one can say what is needed.
+"""
+
+import os
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        "Postroom needs Python 3.11 or newer, and this is Python %d.%d. "
+        "Install a newer one and start with it, for example: python3.12 main.py" % sys.version_info[:2]
+    )
+
+from typing import TYPE_CHECKING
+
+from app import install
+from app.errors import PostroomError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+PROJECT_DIR = os.path.dirname(os.path.abspath(__file__))
+USAGE = """usage: python3 main.py [command]
+
+  serve                             the site and its jobs (the default)
+  worker                            one more process that runs jobs and serves no pages
+  jobs list|show|retry|cancel       look at jobs and run failed ones again; jobs --help tells more
+  backup FILE                       copy the database, while the site runs, into a new file
+  test [--all] [pytest arguments]   the fast tests; with --all the slow ones too"""
+
+COMMANDS = ("serve", "worker", "jobs", "backup", "test")
+
+
+def __getattr__(name: str) -> object:
+    """Build `main.app` when it is first asked for."""
+    if name != "app":
+        raise AttributeError("module 'main' has no attribute %r" % name)
+    from app import create_app
+
+    globals()["app"] = create_app()
+    return globals()["app"]
+
+
+def serve() -> int:
+    """Serve the site and run its jobs, in this one process, until told to stop."""
+    from app.settings import Settings
+
+    settings = Settings.read()  # gunicorn reads them in its worker; a wrong one is to stop us here
+    if sys.platform == "win32":
+        return _serve_with_waitress(settings)
+    from gunicorn.app.wsgiapp import WSGIApplication
+
+    sys.argv = ["gunicorn", "--config", os.path.join(PROJECT_DIR, "gunicorn.conf.py"), "main:app"]
+    WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn").run()
+    return 0
+
+
+def _serve_with_waitress(settings: "Settings") -> int:
+    """Serve where gunicorn does not run: on Windows."""
+    import waitress
+
+    from app import create_app, logs
+
+    logs.configure(settings.log_level)
+    app = create_app(settings)
+    consumer = app.extensions["consumer"]
+    consumer.start()
+    try:
+        waitress.serve(app, host=settings.host, port=settings.port, threads=settings.web_threads)
+    finally:
+        consumer.stop()
+    return 0
+
+
+def worker() -> int:
+    """Run jobs beside the serving process until SIGTERM or Ctrl-C."""
+    import queue
+    import signal
+
+    from app import create_app, logs
+    from app.settings import Settings
+
+    # Its put() is safe in a signal handler, an Event's set() is not.
+    heard = queue.SimpleQueue()  # type: queue.SimpleQueue[str]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: heard.put("stop"))
+    settings = Settings.read()
+    logs.configure(settings.log_level)
+    consumer = create_app(settings).extensions["consumer"]
+    consumer.recycle = lambda: heard.put("start anew")  # every thread hangs, and no thread can be stopped
+    consumer.start(always=True)
+    print("Postroom worker: runs the jobs of %s" % settings.data_dir, file=sys.stderr, flush=True)
+    word = None
+    while word is None:
+        try:
+            word = heard.get(timeout=1 if sys.platform == "win32" else None)  # there no signal ends a wait
+        except queue.Empty:
+            continue
+    consumer.stop()
+    if word == "start anew":
+        os.execv(sys.executable, [sys.executable, os.path.join(PROJECT_DIR, "main.py"), "worker"])
+    return 0
+
+
+def jobs(arguments: "list[str]") -> int:
+    """Look at jobs, run failed ones again, cancel what waits."""
+    import tasks
+    from app import create_app
+    from tasks.engine import commands
+
+    create_app()
+    return commands.run(tasks.huey, arguments)
+
+
+def backup(arguments: "list[str]") -> int:
+    """Copy the database into a new file."""
+    from pathlib import Path
+
+    from app import create_app
+    from app.errors import InvalidInputError
+
+    if len(arguments) != 1:
+        raise InvalidInputError("Name the file to write, for example: python3 main.py backup monday.db")
+    create_app().extensions["database"].backup(Path(arguments[0]))
+    return 0
+
+
+def test(arguments: "list[str]") -> int:
+    """Run the fast tests, or with --all every test; CI then takes a skipped test for a failed one."""
+    import pytest
+
+    if "--all" not in arguments:
+        return int(pytest.main(["-m", "not slow"] + arguments))
+    strict = ["-p", "tests.ci_plugin"] if os.environ.get("CI") else []
+    return int(pytest.main(strict + [argument for argument in arguments if argument != "--all"]))
+
+
+def main(arguments: "list[str]") -> int:
+    """Run one command and return its exit status."""
+    command, rest = (arguments or ["serve"])[0], arguments[1:]
+    if command in ("help", "--help", "-h"):
+        print(USAGE)
+        return 0
+    if command not in COMMANDS or (rest and command in ("serve", "worker")):
+        print(USAGE, file=sys.stderr)
+        return 2
+    try:
+        install.ensure(("dev",) if command == "test" else ())
+        if command == "backup":
+            return backup(rest)  # its file is named from where the user stands
+        os.chdir(PROJECT_DIR)
+        if command in ("test", "jobs"):
+            return test(rest) if command == "test" else jobs(rest)
+        return worker() if command == "worker" else serve()
+    except PostroomError as error:
+        print("Postroom: %s" % error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

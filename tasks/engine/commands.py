@@ -1,0 +1,89 @@
+"""`python3 main.py jobs`: the queue from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from typing import Any
+
+from app.errors import InvalidInputError, NotFoundError
+from tasks.engine.durable import DurableHuey
+from tasks.engine.schema import STATES
+
+TIMES = ("enqueued_at", "run_at", "started_at", "finished_at", "ended_at")
+
+
+def run(huey: DurableHuey, arguments: list[str]) -> int:
+    """Carry out one command; return the exit status.
+
+    Raises: NotFoundError, InvalidInputError.
+    """
+    options = _parser().parse_args(arguments)
+    if options.command == "list":
+        _list(huey, options)
+    elif options.command == "show":
+        print(json.dumps(_readable(_details(huey, options.uuid)), indent=2, default=str, ensure_ascii=False))
+    elif options.command == "retry":
+        _retry(huey, options)
+    else:
+        _cancel(huey, options.uuid)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 main.py jobs", description="Look at jobs, run them again.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="the newest jobs of a state, the failed ones if none is named")
+    listing.add_argument("state", nargs="?", choices=STATES, default="failed")
+    listing.add_argument("--task", help="only this task's, for example tasks.emails.deliver_email")
+    listing.add_argument("--limit", type=int, default=50)
+    commands.add_parser("show", help="one job: arguments, result, each attempt").add_argument("uuid")
+    retry = commands.add_parser("retry", help="run failed jobs again")
+    which = retry.add_mutually_exclusive_group(required=True)
+    which.add_argument("uuid", nargs="?")
+    which.add_argument("--task", help="all failed jobs of this task")
+    which.add_argument("--all", action="store_true", help="all failed jobs")
+    commands.add_parser("cancel", help="cancel a job that waits").add_argument("uuid")
+    return parser
+
+
+def _list(huey: DurableHuey, options: argparse.Namespace) -> None:
+    counts = huey.overview()["counts"]
+    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    for job in map(_readable, huey.list_jobs(options.state, options.task, options.limit)):
+        moment = job["finished_at"] or job["started_at"] or job["enqueued_at"]
+        print(f"{moment}  {job['uuid']}  {job['task']}  {job['error'] or ''}".rstrip())
+
+
+def _details(huey: DurableHuey, uuid: str) -> dict[str, Any]:
+    found = huey.details(uuid)
+    if found is None:
+        raise NotFoundError(f"There is no job {uuid}. `python3 main.py jobs list` shows which there are.")
+    return found
+
+
+def _retry(huey: DurableHuey, options: argparse.Namespace) -> None:
+    if options.uuid and _details(huey, options.uuid)["state"] != "failed":
+        state = _details(huey, options.uuid)["state"]
+        raise InvalidInputError(f"Job {options.uuid} is {state}; only failed jobs can be run again.")
+    count = huey.redrive(options.uuid, options.task)
+    print(f"{count} {'job runs' if count == 1 else 'jobs run'} again as soon as a worker is free.")
+
+
+def _cancel(huey: DurableHuey, uuid: str) -> None:
+    if not huey.cancel(uuid):
+        state = _details(huey, uuid)["state"]
+        raise InvalidInputError(f"Job {uuid} is {state}; only ready and scheduled jobs can be cancelled.")
+    print(f"Job {uuid} is cancelled.")
+
+
+def _readable(described: dict[str, Any]) -> dict[str, Any]:
+    """Replace unix seconds by moments people can read."""
+    shown = dict(described)
+    for name in TIMES:
+        if isinstance(shown.get(name), float):
+            shown[name] = dt.datetime.fromtimestamp(shown[name], dt.UTC).isoformat(" ", "seconds")
+    if "attempts" in shown:
+        shown["attempts"] = [_readable(attempt) for attempt in shown["attempts"]]
+    return shown

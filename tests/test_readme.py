@@ -1,0 +1,134 @@
+"""README is true: its settings are the settings, its examples run, its files exist, its calls answer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from flask import Flask
+
+from app.settings import Settings
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+README = (PROJECT_DIR / "README.md").read_text("utf-8")
+COMPUTED_DEFAULTS = {
+    "DATA_DIR": "`data/<environment>`",
+    "MAIL_URL": "unset",
+    "PUBLIC_URL": "`http://localhost:<PORT>`",
+    "SECRET_KEY": "made at the start",
+    "ADMIN_TOKEN": "made at the start",
+    "BEHIND_PROXY": "`0`",
+}
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def table(title: str) -> list[list[str]]:
+    rows = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Return each code block with the paragraph before it."""
+    return re.findall(r"([^\n]*)\n\n```\w*\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_settings_table_lists_every_setting_as_it_is() -> None:
+    expected = []
+    for setting in fields(Settings):
+        variable = setting.metadata["variable"]
+        default = COMPUTED_DEFAULTS.get(variable, f"`{setting.default}`")
+        assert variable in COMPUTED_DEFAULTS or setting.default is not MISSING
+        expected.append([f"`{variable}`", setting.metadata["unit"], default, setting.metadata["meaning"]])
+    assert table("Settings") == expected, "README's settings table and app/settings.py differ"
+
+
+def test_it_opens_with_what_it_is_and_the_two_commands() -> None:
+    opening = README.splitlines()[:12]
+    assert opening[0] == "# Postroom"
+    assert any(line.startswith("python3 main.py ") for line in opening)
+    assert any(line.startswith("python3 main.py test") for line in opening)
+    assert len(README.splitlines()) <= 200
+
+
+def test_it_names_the_seven_promises() -> None:
+    assert [row[0] for row in table("What is promised")] == [f"P{number}" for number in range(1, 8)]
+
+
+def test_every_file_on_its_map_exists() -> None:
+    text = section("The files").split("```")[1]
+    named = re.findall(r"^\S+|\b(?:app|tasks)/\w+\.py\b", text, re.MULTILINE)
+    assert len(named) > 10
+    assert [name for name in named if not (PROJECT_DIR / name).exists()] == []
+
+
+def test_every_call_it_lists_is_routed(app: Flask) -> None:
+    routes = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods or ()}
+    listed = {tuple(call.split("?")[0].split(" ")) for call in re.findall(r"\| `([A-Z]+ /\S*?)`", README)}
+    assert len(listed) == 8
+    assert listed <= routes
+
+
+def test_its_examples_are_short() -> None:
+    for title in ("Add a task", "Add a page", "Add an email", "Both or neither"):
+        for code in re.findall(r"```\w*\n(.*?)```", section(title), re.DOTALL):
+            assert len([line for line in code.splitlines() if line.strip()]) <= 8, title
+
+
+TRY_THE_EXAMPLES = """
+import sys
+from pathlib import Path
+from app import create_app
+from app.settings import Settings
+
+app = create_app(Settings(data_dir=Path(sys.argv[1])))
+client = app.test_client()
+with app.app_context():
+    exec(Path(sys.argv[2]).read_text())
+consumer = app.extensions["consumer"]
+consumer.start(always=True)
+answer = client.post("/shout", data={"text": "hello"})
+job = client.get("/api" + answer.location + "?wait=20").json
+books = client.get("/api/books?q=fog").json["books"]
+consumer.stop()
+subjects = [mail["subject"] for mail in client.get("/api/inbox").json["emails"]]
+print(answer.status_code, job["state"], job["result"], subjects, [book["title"] for book in books])
+"""
+
+
+def test_its_examples_run_as_they_stand(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for folder in ("app", "tasks"):
+        shutil.copytree(
+            PROJECT_DIR / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", "data")
+        )
+    to_run = ["from app import catalogue", "from tasks.alerts import alert_subscribers"]
+    for before, code in blocks():
+        file = re.search(r"`(\S+)`:$", before)
+        if file:
+            (copy / file[1]).write_text(code, "utf-8")
+        elif "import" in code:
+            to_run.append(code)
+    assert len(to_run) == 4
+    register = copy / "app/pages/__init__.py"
+    text, imports = re.subn(
+        r"(from app\.pages import) (?=.*books)", r"\1 shouting, ", register.read_text("utf-8")
+    )
+    text, loops = re.subn(r"(for module in \()", r"\1shouting, ", text)
+    assert (imports, loops) == (1, 1), "README tells where a page is named in app/pages/__init__.py"
+    register.write_text(text, "utf-8")
+    (tmp_path / "run.py").write_text("\n".join(to_run), "utf-8")
+    answer = subprocess.run(
+        [sys.executable, "-c", TRY_THE_EXAMPLES, str(tmp_path / "data"), str(tmp_path / "run.py")],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout == "303 done HELLO! ['Welcome, Cleo'] ['A Fog of Ledgers']\n", answer.stderr

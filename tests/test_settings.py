@@ -1,0 +1,109 @@
+"""Every setting: its default, what it takes, and the sentence that refuses the rest."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from app.errors import SettingError
+from app.settings import PROJECT_DIR, SECRETS, Settings
+
+
+def test_nothing_is_required() -> None:
+    settings = Settings.read({})
+    assert (settings.port, settings.host, settings.environment) == (5000, "0.0.0.0", "development")
+    assert settings.data_dir == PROJECT_DIR / "data" / "development"
+    assert settings.public_url == "http://localhost:5000"
+    assert (settings.task_threads, settings.web_threads) == (4, 8)
+    assert settings.sqlite_synchronous == "FULL"
+
+
+def test_secrets_are_made_anew_when_unset() -> None:
+    first, second = Settings.read({}), Settings.read({})
+    assert len(first.secret_key) >= 32
+    assert len(first.admin_token) >= 24
+    assert first.secret_key != second.secret_key
+    assert first.admin_token != second.admin_token
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.read({"PORT": "", "TASK_THREADS": " "}).port == 5000
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("PORT", "8080", "port", 8080),
+        ("APP_ENV", "PRODUCTION", "environment", "production"),
+        ("DATA_DIR", "/elsewhere", "data_dir", Path("/elsewhere")),
+        ("MAIL_URL", "smtp+plain://localhost:2525", "mail_url", "smtp+plain://localhost:2525"),
+        ("MAIL_FROM", "Shop <shop@example.com>", "mail_from", "Shop <shop@example.com>"),
+        ("PUBLIC_URL", "https://books.example.com/", "public_url", "https://books.example.com"),
+        ("SQLITE_SYNCHRONOUS", "normal", "sqlite_synchronous", "NORMAL"),
+        ("TASK_THREADS", "16", "task_threads", 16),
+        ("MAX_PENDING_JOBS", "10", "max_pending_jobs", 10),
+        ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("BEHIND_PROXY", "1", "behind_proxy", True),
+    ],
+)
+def test_a_good_value_is_read(variable: str, text: str, name: str, value: object) -> None:
+    assert getattr(Settings.read({variable: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "\u0665"),  # a digit, but not one that everybody reads
+        ("APP_ENV", "staging"),
+        ("MAIL_URL", "imap://localhost"),
+        ("MAIL_URL", "smtp+plain://"),
+        ("MAIL_URL", "smtp+plain://localhost:port"),
+        ("MAIL_URL", "smtp+plain://cleo:hunter2@localhost"),
+        ("MAIL_FROM", "Postroom"),
+        ("MAIL_FROM", "a@b@c"),
+        ("PUBLIC_URL", "books.example.com"),
+        ("TASK_THREADS", "0"),
+        ("WEB_THREADS", "1"),
+        ("SQLITE_SYNCHRONOUS", "OFF"),
+        ("MAX_JOB_BYTES", "1e6"),
+        ("LOG_LEVEL", "loud"),
+        ("BEHIND_PROXY", "yes"),
+        ("HOST", "0.0.0.0\tx"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_variables_name(variable: str, text: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{variable} is .*, expected ") as refused:
+        Settings.read({variable: text})
+    assert refused.value.variable == variable
+    assert "hunter2" not in str(refused.value)
+
+
+def test_replit_is_recognised() -> None:
+    published = {"REPL_ID": "1", "REPLIT_DEPLOYMENT": "1", "REPLIT_DOMAINS": "books.replit.app,other.example"}
+    settings = Settings.read(published)
+    assert (settings.environment, settings.behind_proxy) == ("production", True)
+    assert settings.public_url == "https://books.replit.app"
+    assert settings.data_dir == PROJECT_DIR / "data" / "production"
+
+
+def test_a_variable_overrules_what_replit_suggests() -> None:
+    settings = Settings.read({"REPL_ID": "1", "REPLIT_DEPLOYMENT": "1", "APP_ENV": "development"})
+    assert settings.environment == "development"
+
+
+def test_secrets_are_not_shown_by_repr() -> None:
+    shown = repr(Settings.read({"SECRET_KEY": "s3cret", "ADMIN_TOKEN": "t0ken"}))
+    assert "s3cret" not in shown
+    assert "t0ken" not in shown
+
+
+def test_every_setting_says_its_variable_and_meaning() -> None:
+    variables = [setting.metadata["variable"] for setting in fields(Settings)]
+    assert len(set(variables)) == len(variables)
+    assert all(setting.metadata["meaning"] for setting in fields(Settings))
+    assert set(SECRETS) <= set(variables)
