@@ -1,11 +1,14 @@
 """gunicorn's settings and hooks: one worker process, threads, and the consumer inside it."""
 
+import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 PROJECT_DIR = Path(__file__).resolve().parent
@@ -25,6 +28,8 @@ os.environ.setdefault("SECRET_KEY", settings.secret_key)
 os.environ.setdefault("ADMIN_TOKEN", settings.admin_token)
 
 RELOAD_LOOK_S = 2.0
+
+log = logging.getLogger("postroom")
 
 
 class ConsumerWorker(ThreadWorker):
@@ -75,11 +80,20 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Start the consumer, after the fork and never in the reloader's parent."""
+    from app.errors import DatabaseBusyError, PostroomError  # those of the fresh import
+
     # A job's first steps wait less for a page's code to let go of the interpreter (Python's default: 5 ms).
     sys.setswitchinterval(0.001)
     consumer = _consumer(worker)
     consumer.recycle = lambda: os.kill(os.getpid(), signal.SIGTERM)  # the arbiter starts another
-    consumer.start()
+    try:
+        consumer.start()
+    except DatabaseBusyError as error:
+        log.error("The site cannot start yet: %s", error)
+        sys.exit(1)  # the arbiter starts another worker
+    except PostroomError as error:
+        log.error("The site cannot start: %s", error)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the arbiter gives up
     if not settings.production:
         threading.Thread(target=_reload_on_edit, args=(worker,), name="Reloader", daemon=True).start()
 
@@ -104,9 +118,20 @@ def _reload_on_edit(worker):
     before = _edited_at()
     stopped = threading.Event()
     while not stopped.wait(RELOAD_LOOK_S) and worker.alive:
-        if (after := _edited_at()) != before:
+        # Of several workers one does it: the one that runs the jobs.
+        if (after := _edited_at()) != before and _consumer(worker).is_consuming():
             before = after
-            os.kill(os.getppid(), signal.SIGHUP)
+            if _can_be_imported():
+                os.kill(os.getppid(), signal.SIGHUP)
+
+
+def _can_be_imported():
+    """Try an edit in a process of its own: a worker that cannot start would end the whole site."""
+    command = [sys.executable, "-c", "import main; main.app"]
+    tried = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        log.error("The site goes on as it was, for the edit does not work:\n%s", tried.stderr)
+    return tried.returncode == 0
 
 
 def _edited_at():

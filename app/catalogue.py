@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -126,6 +128,28 @@ def subscriber_count(genre: str) -> int:
         "SELECT count(*) FROM subscriptions WHERE genre_id = (SELECT id FROM genres WHERE name = ?)", (genre,)
     )
     return int(row[0]) if row else 0
+
+
+def count_sales(book_ids: Iterable[int]) -> None:
+    """Count sales, all in one transaction, or none when one of the books is unknown.
+
+    Raises: NotFoundError.
+    """
+    with database.transaction() as connection:
+        for book_id, sold in Counter(book_ids).items():
+            counted = connection.execute(
+                "INSERT INTO sales SELECT id, ? FROM books WHERE id = ? "
+                "ON CONFLICT (book_id) DO UPDATE SET count = count + excluded.count",
+                (sold, book_id),
+            )
+            if counted.rowcount == 0:
+                raise NotFoundError(f"There is no book number {book_id}.")
+
+
+def best_sellers(limit: int = 5) -> list[tuple[Book, int]]:
+    """Return the books that sell best, each with its sales."""
+    rows = database.read("SELECT book_id, count FROM sales ORDER BY count DESC, book_id LIMIT ?", (limit,))
+    return [(book(row["book_id"]), row["count"]) for row in rows]
 
 
 # What may come in

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app.errors import DatabaseUnusableError
+from app import database_damage, database_forks, database_setup
+from app.errors import DatabaseUnusableError, InvalidInputError
 from app.writer import Writer
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ Parameters = Sequence[Any] | dict[str, Any]
 
 WAIT_S = 10.0
 SLOW_TRANSACTION_S = 2.0
-WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger("postroom.database")
 _abandoned: list[object] = []
@@ -58,8 +57,11 @@ class Database:
         self.synchronous = synchronous
         self.migrations = migrations
         self.wait_s = wait_s
+        self._start_closed()
+        database_forks.watch(self)
+
+    def _start_closed(self) -> None:
         self._opening = threading.Lock()
-        self._opened_by: int | None = None
         self._writer: Writer | None = None
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
         self._local = threading.local()
@@ -73,8 +75,7 @@ class Database:
 
     def read_one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """Return the first row of a query, or None."""
-        row: sqlite3.Row | None = self._connection_to_read().execute(sql, parameters).fetchone()
-        return row
+        return cast("sqlite3.Row | None", self._connection_to_read().execute(sql, parameters).fetchone())
 
     def data_version(self) -> int:
         """Return a number that changes whenever somebody commits."""
@@ -82,16 +83,17 @@ class Database:
 
     # Writing
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[sqlite3.Connection], T], durable: bool = True) -> T:
         """Run one small piece of work and commit it, together with others that wait.
 
-        Inside `transaction()` it joins that transaction instead, as a savepoint of its own.
+        Inside `transaction()` it joins that transaction instead, as a savepoint of its own. What may be
+        forgotten in a power cut says `durable=False` and waits for no disk.
         `work` may run again after a roll-back, so it must touch nothing but the connection.
         """
         if self.in_transaction:
             with self.transaction() as connection:
                 return work(connection)
-        return cast(T, self.writer.write(work))
+        return cast(T, self.writer.write(work, durable))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -103,7 +105,7 @@ class Database:
         """
         mine = self._open_transaction
         if mine.connection is not None:
-            with self._savepoint(mine) as connection:
+            with self._savepoint(mine, mine.connection) as connection:
                 yield connection
             return
         with self.writer.exclusive() as connection:
@@ -116,8 +118,9 @@ class Database:
                 callbacks, mine.callbacks = mine.callbacks, []
                 if time.monotonic() - started > SLOW_TRANSACTION_S:
                     self._warn_slow(time.monotonic() - started)
-        for callback in callbacks:
-            callback()
+        with ExitStack() as all_of_them:  # though one may raise
+            for callback in reversed(callbacks):
+                all_of_them.callback(callback)
 
     @property
     def in_transaction(self) -> bool:
@@ -134,80 +137,78 @@ class Database:
     @property
     def writer(self) -> Writer:
         """Return the one writer of this process, opening the file if need be."""
-        self.open()
-        assert self._writer is not None
-        return self._writer
+        return self._writer or self.open()
 
     # Opening and closing
 
-    def open(self) -> None:
-        """Open the file and bring its tables up to date; does nothing if this process has done so.
+    def open(self) -> Writer:
+        """Open the file and bring its tables up to date, if this process has not done so; return its writer.
 
         Raises: DatabaseUnusableError.
         """
-        if self._opened_by == os.getpid():
-            return
         with self._opening:
-            if self._opened_by == os.getpid():
-                return
-            if self._opened_by is not None:
-                _abandoned.append((self._writer, self._readers, self._local))
-                self._readers, self._local, self._open_transaction = {}, threading.local(), _Transaction()
+            if self._writer is not None:
+                return self._writer
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._writer = Writer(self._connect_to_write(), self._beside(".turn"), self.wait_s)
-                self._prepare(self._writer)
+                database_damage.set_aside_if_damaged(self.path, self._beside(".turn"), self.wait_s)
+                self._writer = self._open_writer()
+                return self._writer
             except (sqlite3.Error, OSError) as error:
                 raise DatabaseUnusableError(
                     f"{self.path} cannot be used: {error}. The folder must exist and be writable, the file must "
                     "be a database of this kit; DATA_DIR names another folder."
                 ) from error
-            self._opened_by = os.getpid()
+
+    def backup(self, target: Path) -> None:
+        """Copy the database as of this moment into a new file, by SQLite's own means, while everybody works.
+
+        Raises: InvalidInputError when the file exists or cannot be written.
+        """
+        if target.exists():
+            raise InvalidInputError(f"{target} exists. Name a new file: a backup overwrites nothing.")
+        try:
+            with closing(sqlite3.connect(target)) as copy:
+                self._reader().backup(copy)
+        except sqlite3.Error as error:
+            raise InvalidInputError(f"{target} cannot be written: {error}.") from error
 
     def close(self) -> None:
         """Close every connection of this process; the next use opens the file again."""
         with self._opening:
-            if self._opened_by != os.getpid() or self._writer is None:
+            if self._writer is None:
                 return
             for reader in self._readers.values():
                 reader.close()
             self._readers, self._local = {}, threading.local()
             self._writer.close()
-            self._writer, self._opened_by = None, None
+            self._writer = None
+
+    def writer_to_hold(self) -> Writer | None:
+        """Return the writer that must do nothing while the process forks; the forking thread's own goes on."""
+        return None if self.in_transaction else self._writer
+
+    def start_as_child(self) -> None:
+        """Start closed in a forked child."""
+        if self._writer is not None:
+            self._writer.forget()
+            _abandoned.append((self._writer, self._readers, self._local, self._open_transaction))
+        self._start_closed()
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
-    def _connect_to_write(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA busy_timeout = 10000")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect on a new file only
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            log.warning("SQLite keeps journal mode %s on this disk: readers will wait for the writer", mode)
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        connection.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own, fair way
-        return connection
-
-    def _prepare(self, writer: Writer) -> None:
-        with writer.exclusive() as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            connection.execute("INSERT OR IGNORE INTO about VALUES ('environment', ?)", (self.environment,))
-            found = connection.execute("SELECT value FROM about WHERE key = 'environment'").fetchone()[0]
-            if found != self.environment:
-                raise DatabaseUnusableError(
-                    f"{self.path} belongs to the {found} environment, this is {self.environment}: its jobs and "
-                    "mails must not run in the wrong one. Set DATA_DIR to another folder."
-                )
-            if self.migrations:
-                from sqlite_utils import Database as Tables
-
-                tables = Tables(connection)
-                for migrations in self.migrations:
-                    migrations.apply(tables)
+    def _open_writer(self) -> Writer:
+        with ExitStack() as undo:
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            undo.callback(connection.close)
+            database_setup.configure(connection, self.synchronous, self.wait_s)
+            writer = Writer(connection, self._beside(".turn"), self.wait_s, self.synchronous)
+            undo.callback(writer.close)
+            with writer.exclusive():
+                database_setup.prepare(connection, self.path, self.environment, self.migrations)
+            undo.pop_all()
+        return writer
 
     # Connections of the present thread
 
@@ -215,7 +216,7 @@ class Database:
         return self._open_transaction.connection or self._reader()
 
     def _reader(self) -> sqlite3.Connection:
-        if self._opened_by != os.getpid():
+        if self._writer is None:
             self.open()
         reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
         if reader is None:
@@ -237,22 +238,21 @@ class Database:
             self._readers[threading.current_thread()] = reader
 
     @contextmanager
-    def _savepoint(self, mine: _Transaction) -> Iterator[sqlite3.Connection]:
-        connection = mine.connection
-        assert connection is not None
+    def _savepoint(self, mine: _Transaction, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        if not connection.in_transaction:
+            raise sqlite3.OperationalError("SQLite has rolled this transaction back; let its error end it")
         mine.depth += 1
         name, waiting = f"depth{mine.depth}", len(mine.callbacks)
         connection.execute(f"SAVEPOINT {name}")
         try:
             yield connection
+            connection.execute(f"RELEASE {name}")
         except BaseException:
             del mine.callbacks[waiting:]
             if connection.in_transaction:
                 connection.execute(f"ROLLBACK TO {name}")
                 connection.execute(f"RELEASE {name}")
             raise
-        else:
-            connection.execute(f"RELEASE {name}")
         finally:
             mine.depth -= 1
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from app.errors import DatabaseBusyError
+from app.errors import DatabaseBusyError, DatabaseUnusableError
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -30,10 +30,11 @@ RETRY_S = 0.001
 class _Ticket:
     """One place in the line: a small piece of work, or (work is None) a whole transaction's turn."""
 
-    __slots__ = ("done", "error", "result", "woken", "work")
+    __slots__ = ("done", "durable", "error", "result", "woken", "work")
 
-    def __init__(self, work: Work | None) -> None:
+    def __init__(self, work: Work | None, durable: bool = True) -> None:
         self.work = work
+        self.durable = durable
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -43,9 +44,13 @@ class _Ticket:
 class Writer:
     """Gives the writing connection to one thread of one process at a time, in order of arrival."""
 
-    def __init__(self, connection: sqlite3.Connection, turn_path: Path, wait_s: float) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, turn_path: Path, wait_s: float, synchronous: str = "FULL"
+    ) -> None:
         self.connection = connection
+        self._synchronous, self._durable = synchronous, True
         self.wait_s = wait_s
+        self._pid = os.getpid()
         self.commits = 0
         self._mutex = threading.Lock()
         self._line: deque[_Ticket] = deque()
@@ -54,13 +59,15 @@ class Writer:
         # when two connections write or checkpoint at the same moment. Source: sqlite.org/wal.html#walresetbug
         self._turn_fd = os.open(turn_path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    def write(self, work: Work) -> Any:
+    def write(self, work: Work, durable: bool = True) -> Any:
         """Run `work(connection)` and commit it, together with whatever else waits.
 
+        Without `durable` the commit waits for no disk: only a power cut can undo it, and the next durable
+        commit keeps it too.
         `work` may run more than once (after a roll-back), so it must touch nothing but the connection.
         Raises: what `work` raises; DatabaseBusyError when no turn came in time.
         """
-        ticket = _Ticket(work)
+        ticket = _Ticket(work, durable)
         deadline = time.monotonic() + self.wait_s
         self._wait_in_line(ticket)
         if not ticket.done:
@@ -76,27 +83,50 @@ class Writer:
         self._wait_in_line(_Ticket(None))
         try:
             with self._file_turn(deadline):
+                self._set_durable(True)
                 self._begin(deadline)
                 try:
                     yield self.connection
+                    self._check_process()
                     self._commit()
                 except BaseException:
                     self._roll_back()
                     raise
         finally:
-            self._pass_turn()
+            self.pass_turn()
 
     def close(self) -> None:
-        """Close the connection, in turn: the last one to close checkpoints."""
-        self._wait_in_line(_Ticket(None))
+        """Close the connection, in turn."""
+        self.take_turn()
         try:
-            with self._file_turn(time.monotonic() + self.wait_s):
-                self.connection.close()
+            # Needs no turn among the processes: SQLite checkpoints here only when nobody else has the file open.
+            self.connection.close()
+            self.forget()
         finally:
-            self._pass_turn()
-            os.close(self._turn_fd)
+            self.pass_turn()
+
+    def forget(self) -> None:
+        """Let go of the file of turns: at the end, or as a fork's child, which must not hold it for its parent."""
+        os.close(self._turn_fd)
 
     # The line within this process
+
+    def take_turn(self) -> None:
+        """Wait for this process's turn, without opening anything.
+
+        Raises: DatabaseBusyError.
+        """
+        self._wait_in_line(_Ticket(None))
+
+    def pass_turn(self) -> None:
+        """Give the turn to the next in line."""
+        with self._mutex:
+            if not self._line:
+                self._taken = False
+                return
+            heir = self._line.popleft()
+        assert heir.woken is not None
+        heir.woken.set()
 
     def _wait_in_line(self, ticket: _Ticket) -> None:
         """Return when `ticket` is done, or when its thread holds the turn."""
@@ -106,78 +136,94 @@ class Writer:
                 return
             ticket.woken = threading.Event()
             self._line.append(ticket)
-        if ticket.woken.wait(self.wait_s):
-            return
-        with self._mutex:
-            if ticket in self._line:
-                self._line.remove(ticket)
-                raise DatabaseBusyError(
-                    f"the database's writer was busy for {self.wait_s:g} s; the log names a transaction that "
-                    "takes long, or another program holds the file"
-                )
-        ticket.woken.wait()  # a leader took it up at the last moment and will finish it
-
-    def _pass_turn(self) -> None:
-        with self._mutex:
-            if not self._line:
-                self._taken = False
+        try:
+            if ticket.woken.wait(self.wait_s) or not self._leave_line(ticket):
+                ticket.woken.wait()  # at the latest, a leader took it up at the last moment and will finish it
                 return
-            heir = self._line.popleft()
-        assert heir.woken is not None
-        heir.woken.set()
+        except BaseException:  # Ctrl-C: the turn must not go to one who has left
+            if not self._leave_line(ticket):
+                ticket.woken.wait()
+                if not ticket.done:
+                    self.pass_turn()
+            raise
+        raise DatabaseBusyError(
+            f"the database's writer was busy for {self.wait_s:g} s; the log names a transaction that takes long, "
+            "or another program holds the file"
+        )
 
-    def _next_small(self) -> _Ticket | None:
+    def _leave_line(self, ticket: _Ticket) -> bool:
         with self._mutex:
-            if self._line and self._line[0].work is not None:
+            if ticket not in self._line:
+                return False
+            self._line.remove(ticket)
+            return True
+
+    def _next_small(self, durable: bool) -> _Ticket | None:
+        with self._mutex:
+            if self._line and self._line[0].work is not None and (durable or not self._line[0].durable):
                 return self._line.popleft()
         return None
+
+    def _wants_durable(self, first: _Ticket) -> bool:
+        """Say whether the group must reach the disk; SQLite lets that be chosen before BEGIN only."""
+        with self._mutex:
+            return first.durable or any(ticket.work and ticket.durable for ticket in self._line)
 
     # One group, one commit
 
     def _lead(self, first: _Ticket, deadline: float) -> None:
-        group = [first]
+        group, first.error = [first], None
         try:
             with self._file_turn(deadline):
                 self._run_group(group, deadline)
         except BaseException as error:
-            for ticket in group:
-                if not ticket.done:
-                    ticket.error = error
+            first.error = error
+            with self._mutex:  # only this thread was interrupted: the others go on without it
+                self._line.extendleft(ticket for ticket in reversed(group[1:]) if not ticket.done)
         finally:
-            self._pass_turn()
+            self.pass_turn()
             for ticket in group[1:]:
-                ticket.done = True
-                assert ticket.woken is not None
-                ticket.woken.set()
+                if ticket.done:
+                    assert ticket.woken is not None
+                    ticket.woken.set()
 
     def _run_group(self, group: list[_Ticket], deadline: float) -> None:
         first = group[0]
         assert first.work is not None
+        durable = self._wants_durable(first)
+        self._set_durable(durable)
         self._begin(deadline)
         try:
             first.result = first.work(self.connection)
-            while len(group) < MAX_GROUP and (ticket := self._next_small()) is not None:
+            while len(group) < MAX_GROUP and (ticket := self._next_small(durable)) is not None:
                 group.append(ticket)
                 self._run_in_savepoint(ticket)
+            for ticket in group:
+                ticket.done = True
             self._commit()
         except BaseException as error:
+            if self.connection.in_transaction or isinstance(error, Exception):  # else: Ctrl-C, but committed
+                for ticket in group:
+                    ticket.done = False
             self._roll_back()
-            if len(group) == 1 or not isinstance(error, sqlite3.Error):
+            if len(group) == 1 or isinstance(error, KeyboardInterrupt):
                 raise
             # SQLite threw the whole group away (a full disk, say): each again alone, so that the small ones
             # get through and only the culprit hears of it.
             for ticket in group:
                 self._run_alone(ticket, deadline)
-        for ticket in group:
-            ticket.done = True
 
     def _run_in_savepoint(self, ticket: _Ticket) -> None:
         assert ticket.work is not None
+        if not self.connection.in_transaction:
+            raise sqlite3.OperationalError("the transaction was rolled back")
+        ticket.error = None
         self.connection.execute("SAVEPOINT small")
         try:
             ticket.result = ticket.work(self.connection)
-        except Exception as error:
-            if not self.connection.in_transaction:
+        except BaseException as error:
+            # Ctrl-C is the leader's, whose thread this is; every other error is the ticket's own.
+            if isinstance(error, KeyboardInterrupt) or not self.connection.in_transaction:
                 raise
             ticket.error = error
             self.connection.execute("ROLLBACK TO small")
@@ -187,12 +233,16 @@ class Writer:
         assert ticket.work is not None
         ticket.error = None
         try:
+            self._set_durable(ticket.durable)
             self._begin(deadline)
             ticket.result = ticket.work(self.connection)
             self._commit()
-        except Exception as error:
+        except BaseException as error:
             self._roll_back()
+            if isinstance(error, KeyboardInterrupt):
+                raise
             ticket.error = error
+        ticket.done = True
 
     # SQLite and the other processes
 
@@ -203,7 +253,8 @@ class Writer:
         try:
             yield
         finally:
-            unlock_descriptor(self._turn_fd)
+            if os.getpid() == self._pid:
+                unlock_descriptor(self._turn_fd)
 
     def _begin(self, deadline: float) -> None:
         while True:
@@ -220,10 +271,19 @@ class Writer:
             raise DatabaseBusyError(f"{who} held the database for {self.wait_s:g} s; stop it, or try again")
         time.sleep(RETRY_S)
 
+    def _set_durable(self, durable: bool) -> None:
+        if durable != self._durable:
+            self.connection.execute(f"PRAGMA synchronous = {self._synchronous if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise DatabaseUnusableError("a transaction cannot be ended in a child that was forked inside it")
+
     def _commit(self) -> None:
         self.connection.execute("COMMIT")
         self.commits += 1
 
     def _roll_back(self) -> None:
-        if self.connection.in_transaction:
+        if self.connection.in_transaction and os.getpid() == self._pid:
             self.connection.execute("ROLLBACK")

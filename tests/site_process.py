@@ -26,6 +26,8 @@ SERVES = re.compile(r"serves http://localhost:(\d+)")
 class Site:
     """`python3 main.py` with a data folder and environment of the test's choice; PORT=0 finds a free port."""
 
+    folder = PROJECT_DIR
+
     def __init__(self, data_dir: Path, command: list[str] | None = None, **environ: str) -> None:
         self.data_dir = data_dir
         self.command = command or [sys.executable, "main.py"]
@@ -49,7 +51,7 @@ class Site:
         self._serving.clear()
         self.process = subprocess.Popen(
             self.command,
-            cwd=PROJECT_DIR,
+            cwd=self.folder,
             env=self.environ,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

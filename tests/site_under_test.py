@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, request
 
@@ -30,6 +32,25 @@ def pick_up(enqueued_at: float) -> float:
     return time.time() - enqueued_at
 
 
+@tasks.task()
+def poison(how: str) -> None:
+    """Kill its process, or eat all the memory it may have, once others had time to start beside it."""
+    time.sleep(0.3)
+    if how == "os._exit":
+        os._exit(1)
+    if how == "SIGKILL":
+        die()
+    eaten = []
+    while True:
+        eaten.append(bytearray(2**20))
+
+
+@tasks.task(timeout=2)
+def hang() -> None:
+    """Never return."""
+    threading.Event().wait()
+
+
 def note(marker: str, what: str) -> None:
     """Append a line to the file in which tests see what really ran; one write(), so kills tear nothing."""
     line = f"{what} {marker} {os.getpid()} {time.time()}\n".encode()
@@ -43,9 +64,17 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hold_recycling(consumer: Any, file: Path) -> None:
+    """Let the process not replace itself while the file is there, so that a test can look at it first."""
+    recycle_if_stuck = consumer.recycle_if_stuck
+    consumer.recycle_if_stuck = lambda: None if file.exists() else recycle_if_stuck()
+
+
 def make() -> Flask:
     """Build the app with its extra routes."""
     app = create_app()
+    if "HOLD" in os.environ:
+        hold_recycling(app.extensions["consumer"], Path(os.environ["HOLD"]))
 
     @app.post("/api/test/slow")
     def start_slow() -> dict[str, str]:
@@ -55,6 +84,25 @@ def make() -> Flask:
     @app.post("/api/test/pick-up")
     def start_pick_up() -> dict[str, str]:
         return {"id": pick_up(time.time()).id}
+
+    @app.post("/api/test/poison")
+    def start_poison() -> dict[str, list[str]]:
+        """Enqueue neighbours and a poison among the first of them, all at once."""
+        body = request.get_json()
+        with database.transaction():
+            ids = [slow(0.6, str(n)).id for n in range(3)]
+            ids.append(poison(body["how"]).id)
+            ids += [slow(0.1, str(n)).id for n in range(3, body["neighbours"])]
+        return {"ids": ids}
+
+    @app.post("/api/test/hang")
+    def start_hanging() -> dict[str, list[str]]:
+        """Enqueue bodies that never return, and short ones behind them, all at once."""
+        body = request.get_json()
+        with database.transaction():
+            hung = [hang().id for _ in range(body["hanging"])]
+            others = [slow(0, str(n)).id for n in range(body["others"])]
+        return {"hung": hung, "others": others}
 
     @app.post("/api/test/book")
     def add_book_and_die() -> dict[str, str]:

@@ -79,7 +79,13 @@ def test_an_unknown_command_is_answered_with_the_usage() -> None:
 def test_help_names_every_command() -> None:
     process = run("--help")
     assert process.returncode == 0
-    assert re.findall(r"^  (\w+)", process.stdout, re.MULTILINE) == ["serve", "worker", "jobs", "backup", "test"]
+    assert re.findall(r"^  (\w+)", process.stdout, re.MULTILINE) == [
+        "serve",
+        "worker",
+        "jobs",
+        "backup",
+        "test",
+    ]
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

@@ -15,6 +15,7 @@ from app.database import database
 from app.errors import InvalidInputError, NotFoundError
 from app.pages.json_in import json_object, number_in_query, text
 from tasks.alerts import alert_subscribers
+from tasks.bestsellers import record_sale
 
 PAGE_LENGTH = 50
 
@@ -68,6 +69,13 @@ def add_book_as_json() -> tuple[dict[str, Any], int]:
     return {"book": book, "job": job}, HTTPStatus.CREATED
 
 
+@bp.post("/api/books/<int:book_id>/sales")
+def sell_as_json(book_id: int) -> tuple[dict[str, Any], int]:
+    """Count a sale of a book, within seconds; the answer names the job that does."""
+    job_id = record_sale(catalogue.book(book_id).id).id
+    return {"job": {"id": job_id, "url": url_for("jobs.job_as_json", uuid=job_id)}}, HTTPStatus.ACCEPTED
+
+
 @bp.post("/api/subscriptions")
 def subscribe_as_json() -> tuple[dict[str, Subscription], int]:
     """Subscribe a reader to a genre."""
@@ -103,6 +111,7 @@ def _page(
         books=books[:PAGE_LENGTH],
         is_more=len(books) > PAGE_LENGTH,
         genres=catalogue.genres(),
+        best_sellers=catalogue.best_sellers(),
         notice=notice,
         book_error=book_error,
         subscription_error=subscription_error,

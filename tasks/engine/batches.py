@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from huey.exceptions import RetryTask
+from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
 
 from tasks.engine.jobs import ClaimedJob
 
 log = logging.getLogger("postroom.queue")
+
+MEANT_FOR_ALL = (*RETRYING_EXCEPTIONS, CancelExecution)
+"""What a body raises to say what is to happen: in a batch it happens to all of its jobs."""
 
 
 def item_of(args: Sequence[Any]) -> Any:
@@ -24,43 +29,66 @@ def next_batch_at(now: float, every_s: float) -> float:
     return (math.floor(now / every_s) + 1) * every_s
 
 
+def call_with(body: Callable[[list[Any]], Any], items: list[Any]) -> None:
+    """Call a batch task's body, which may be a coroutine."""
+    returned = body(items)
+    if inspect.iscoroutine(returned):
+        asyncio.run(returned)
+
+
 class Batch:
     """One call for several jobs: each asks for its outcome, the first one's asking makes the call."""
 
     def __init__(self, huey: Any, claimed: Sequence[ClaimedJob]) -> None:
         self.huey = huey
         self.claimed = claimed
-        self.failed = False
+        self.timestamp = huey._get_timestamp()
+        """The moment of the call for all of them: none expires while the body runs for the others."""
+        self.alone: set[str] = set()
+        """Those to be tried alone: all when the call failed, else those that were not in it."""
         self._called = False
-        self._reason = ""
+        self._included: set[str] = set()
+        self._says: Exception | None = None
+        self._reason = "it could not be in the batch; it is tried alone"
 
     def call(self, task: Any) -> None:
         """Take part in the call.
 
         Raises: RetryTask when the call failed: each job is then tried alone, so that only the bad one fails.
+        What the body raises to be retried, or cancelled, is raised for every job.
         """
         if not self._called:
             self._called = True
-            try:
-                task.batch_body(self._items(task))
-            except Exception as error:
-                log.exception("A batch of %d %s failed; each is tried alone", len(self.claimed), task.name)
-                self.failed = True
-                self._reason = (
-                    f"the batch it was in failed ({type(error).__name__}: {error}); it is tried alone"
-                )
-        if self.failed:
-            raise RetryTask(self._reason)
+            self._call(task)
+        if self._says is not None:
+            raise self._says
+        if task.id not in self._included:
+            self.alone.add(task.id)
+            raise RetryTask(self._reason, delay=0)
 
-    def _items(self, first: Any) -> list[Any]:
+    def _call(self, task: Any) -> None:
+        items = self._gather(task)
+        try:
+            call_with(task.batch_body, items)
+        except MEANT_FOR_ALL as error:
+            self._says = error
+        except BaseException as error:  # sys.exit too: no job may seem done that was not
+            log.exception("A batch of %d %s failed; each is tried alone", len(items), task.name)
+            self._included.clear()
+            self._reason = f"the batch it was in failed ({type(error).__name__}: {error}); it is tried alone"
+
+    def _gather(self, first: Any) -> list[Any]:
         """Gather the arguments of the jobs that are to run: not those revoked or expired."""
-        timestamp, items = self.huey._get_timestamp(), []
+        items = []
         for job in self.claimed:
             try:
                 task = self.huey.deserialize_task(job.payload)
             except Exception:
                 continue  # it fails by itself, with its reason, when its turn comes
-            late = task.expires_resolved and task.expires_resolved < timestamp
-            if task.id == first.id or not (late or self.huey.is_revoked(task, timestamp, True)):
+            if task.kwargs:
+                continue  # a body has no names for its items; alone, Python says so
+            late = task.expires_resolved and task.expires_resolved < self.timestamp
+            if task.id == first.id or not (late or self.huey.is_revoked(task, self.timestamp, True)):
                 items.append(item_of(task.args))
+                self._included.add(task.id)
         return items

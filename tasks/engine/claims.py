@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tasks.engine.jobs import CLAIMED, ClaimedJob
+
+Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
+"""A connection's `execute`, or a database's `read`."""
 
 SUSPECT_DEATHS = 2
 """A job with so many deaths to its name runs alone in its instance, so that only the culprit gets the next."""
@@ -35,7 +39,7 @@ BATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What tasks ask of the claim: at most `limits` at once; up to `batches` jobs together."""
+    """What tasks ask of the claim: at most `limits` calls at once; up to `batches` jobs in one call."""
 
     limits: Mapping[str, int] = field(default_factory=dict)
     batches: Mapping[str, int] = field(default_factory=dict)
@@ -48,13 +52,13 @@ def claim(
 
     Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit.
     """
-    if _must_wait_for_suspect(connection, instance):
-        return []
-    barred = _barred(connection, rules.limits, now)
+    barred = _barred(connection.execute, rules.limits, now)
     if "" in barred:
         return []
-    chosen = NEXT_ALLOWED.format(barred=", ".join("?" * len(barred))) if barred else NEXT_READY
-    claimed = _take(connection, chosen, tuple(barred), instance, worker, now)
+    chosen = _choice(barred)
+    if _must_wait_for_suspect(connection, instance, chosen, barred):
+        return []
+    claimed = _take(connection, chosen, barred, instance, worker, now)
     for first in claimed[:1]:
         most = rules.batches.get(first.task, 1)
         if most > 1 and not first.alone and first.deaths == 0:
@@ -62,10 +66,22 @@ def claim(
     return claimed
 
 
+def next_ready_at(select: Select, limits: Mapping[str, int], now: float) -> float | None:
+    """Return since when the job is ready that would be claimed next; None when there is none, or it may not be."""
+    barred = _barred(select, limits, now)
+    chosen = _choice(barred)
+    found = [] if "" in barred else list(select(f"SELECT ready_at FROM jobs WHERE id IN ({chosen})", barred))
+    return found[0]["ready_at"] if found else None
+
+
+def _choice(barred: Sequence[str]) -> str:
+    return NEXT_ALLOWED.format(barred=", ".join("?" * len(barred))) if barred else NEXT_READY
+
+
 def _take(
     connection: sqlite3.Connection,
     chosen: str,
-    parameters: tuple[object, ...],
+    parameters: Sequence[object],
     instance: str,
     worker: str,
     now: float,
@@ -78,27 +94,32 @@ def _take(
     return [ClaimedJob(*row) for row in sorted(rows, key=lambda row: row["id"])]
 
 
-def _must_wait_for_suspect(connection: sqlite3.Connection, instance: str) -> bool:
-    """Say whether a suspect runs in this instance, or comes next and others still run."""
+def _must_wait_for_suspect(
+    connection: sqlite3.Connection, instance: str, chosen: str, barred: Sequence[str]
+) -> bool:
+    """Say whether a suspect runs in this instance, or is the chosen one and others still run."""
     suspects = "FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running')"
     if connection.execute(f"SELECT 1 {suspects} LIMIT 1").fetchone() is None:
         return False
     running = "FROM jobs WHERE state = 'running' AND instance = ?"
     if connection.execute(f"SELECT 1 {running} AND deaths >= 2", (instance,)).fetchone():
         return True
-    head = connection.execute(f"SELECT deaths FROM jobs WHERE id = ({NEXT_READY})").fetchone()
+    head = connection.execute(f"SELECT deaths FROM jobs WHERE id IN ({chosen})", barred).fetchone()
     if head is None or head["deaths"] < SUSPECT_DEATHS:
         return False
     return connection.execute(f"SELECT 1 {running}", (instance,)).fetchone() is not None
 
 
-def _barred(connection: sqlite3.Connection, limits: Mapping[str, int], now: float) -> list[str]:
+def _barred(select: Select, limits: Mapping[str, int], now: float) -> list[str]:
     """Name the tasks that may not start now; '' stands for all."""
     paused = "SELECT task FROM pauses WHERE until_at IS NULL OR until_at > ?"
-    barred = [row["task"] for row in connection.execute(paused, (now,))]
+    barred = [row["task"] for row in select(paused, (now,))]
     if limits:
-        running = connection.execute(
-            "SELECT task, COUNT(*) AS n FROM jobs WHERE state = 'running' GROUP BY task"
+        # A batch counts as one: it is one call, on one worker.
+        running = select(
+            "SELECT task, COUNT(DISTINCT instance || ' ' || worker) AS n FROM jobs WHERE state = 'running'"
+            " GROUP BY task",
+            (),
         )
         barred += [row["task"] for row in running if row["n"] >= limits.get(row["task"], row["n"] + 1)]
     return barred

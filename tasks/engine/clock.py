@@ -66,9 +66,8 @@ class Clock(BaseProcess):
 
     def shutdown(self) -> None:
         """Let go of the clock."""
-        if self.holds:
-            self.holds = False
-            self.lock.release()
+        self.holds = False
+        self.lock.release(force=True)
 
     def _look_around(self) -> None:
         self._looked = time.monotonic()
@@ -77,8 +76,8 @@ class Clock(BaseProcess):
         if self.huey.has_siblings and instance.sweep():
             self.huey.ready_bell.ring_all()
         if not self.holds and try_lock(self.lock):
+            instance.take_clock()
             self.holds = True
-            instance.set_clock(True)
         self.consumer.recycle_if_stuck()
         if not self.huey.has_siblings:
             # A short-lived process may have come, enqueued and gone since the last look.
@@ -112,9 +111,12 @@ class Clock(BaseProcess):
             return
         self._minute = minute
         for task in self.huey.periodic_tasks():
-            due = cron.last_due(task, self.huey.last_cron_run(task), minute)
-            if due is not None:
-                self.huey.enqueue_cron(task, due)
+            try:
+                due = cron.last_due(task, self.huey.last_cron_run(task, minute), minute)
+                if due is not None:
+                    self.huey.enqueue_cron(task, due)
+            except Exception:  # its own, and no reason to forget the others
+                log.exception("The periodic task %s cannot fire; it is tried again in a minute", task.name)
 
     def _keep_up(self) -> None:
         """Prune a batch and give pages back, a little at a time while there is something to do."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from huey.consumer import Consumer, Worker
 
 from app.errors import DatabaseBusyError
 from tasks.engine import jobs
+from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
 from tasks.engine.running import Ended
@@ -28,6 +30,7 @@ STOP_WITHIN_S = 8.0
 """From the signal on, bodies may take this long to finish; hosts kill after about ten seconds."""
 LOOK_FOR_THE_PLACE_S = 1.0
 PAUSE_AFTER_ERROR_S = 1.0
+PAUSE_NEAR_THE_END_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,15 @@ class BellWorker(Worker):
             claim_for = None if self.stop_flag.is_set() else self._who()
             try:
                 return list(self.huey.finish(ended, claim_for, self.huey.rules()))
-            except (DatabaseBusyError, sqlite3.OperationalError) as error:
+            except (DatabaseBusyError, sqlite3.OperationalError, MemoryError) as error:
                 log.error("The end of %d jobs is not written yet (%s); trying again", len(ended), error)
             except Exception as error:
                 log.exception("The end of %d jobs cannot be written: they fail", len(ended))
                 ended = [(job, self.huey.failed_outcome(job, error)) for job, _ in ended]
-            if self.stop_flag.wait(PAUSE_AFTER_ERROR_S) and self.consumer.is_late():
-                return []
+            if self.stop_flag.wait(PAUSE_AFTER_ERROR_S):
+                if self.consumer.is_late():
+                    return []
+                time.sleep(PAUSE_NEAR_THE_END_S)
 
 
 class EmbeddedConsumer(Consumer):
@@ -90,7 +95,7 @@ class EmbeddedConsumer(Consumer):
 
     def __init__(self, huey: DurableHuey, workers: int = 4, **options: Any) -> None:
         self.instance = Instance(huey.database, huey.now, huey.free)
-        self._place = file_lock(huey.database.path.parent / "consumer.lock")
+        self._place: FileLock | None = None
         self._supervisor: threading.Thread | None = None
         self._stop_asked = threading.Event()
         self._stop_asked_at: float | None = None
@@ -116,8 +121,9 @@ class EmbeddedConsumer(Consumer):
         if self.instance.sweep():
             log.warning("Jobs of a process that is gone are ready again")
         self.huey.has_siblings = bool(self.instance.others())
-        if always or try_lock(self._place):
-            self._consume()
+        # Made here and not before: the app may be made before the fork, and no lock goes through one.
+        self._place = None if always else file_lock(self.huey.database.path.parent / "consumer.lock")
+        self._take_place()
         self._supervisor = threading.Thread(target=self._supervise, name="Consumer", daemon=True)
         self._supervisor.start()
 
@@ -146,21 +152,24 @@ class EmbeddedConsumer(Consumer):
         """Say whether the time for an orderly end is over."""
         return self._stop_asked_at is not None and self._left_s() <= 0
 
-    def overdue(self) -> int:
-        """Count the workers whose body runs longer than its task's timeout allows."""
+    def overdue(self) -> list[jobs.ClaimedJob]:
+        """Name what the workers run longer than its task's timeout allows; a batch by its first job."""
         now = time.monotonic()
         busy = [worker.busy for worker, _ in self.worker_threads if worker.busy is not None]
-        return sum(one.until < now for one in busy)
+        return [one.job for one in busy if one.until < now]
 
     def recycle_if_stuck(self) -> None:
-        """Have the host replace this process when every worker is overdue: a thread cannot be stopped.
+        """Have the host replace this process when no worker can take a job any more: a thread cannot be stopped.
 
         The jobs that hang count a death each, and come to the shelf after a few.
         """
-        if self._recycling or not self._consuming or self.overdue() < len(self.worker_threads):
+        if self.recycle is None or self._recycling or not self._consuming:
             return
-        log.error("All %d workers are overdue: this process is to be replaced", len(self.worker_threads))
-        if self.recycle is not None:
+        overdue = self.overdue()
+        # While a suspect runs nothing else may start, so that one alone can hold up all the others.
+        suspect = any(job.deaths >= SUSPECT_DEATHS for job in overdue)
+        if suspect or len(overdue) == len(self.worker_threads):
+            log.error("%d overdue jobs hold up all the others: this process is to be replaced", len(overdue))
             self._recycling = True
             self.recycle()
 
@@ -172,7 +181,23 @@ class EmbeddedConsumer(Consumer):
         """Say whether worker threads of this process live."""
         return self._consuming and any(thread.is_alive() for _, thread in self.worker_threads)
 
+    def _take_place(self) -> None:
+        if self._place is None or try_lock(self._place):
+            self._consume()
+
+    def _leave_place(self) -> None:
+        """Let the next process consume, while bodies that still run here come to their end."""
+        if self._place is not None:
+            self._place.release()
+
     def _consume(self) -> None:
+        # Made anew: the app may be made before the fork, after which Python takes its threads for ended.
+        self.scheduler = self._create_process(self._create_scheduler(), "Scheduler")
+        workers = [self._create_worker() for _ in range(self.workers)]
+        self.worker_threads = [
+            (worker, self._create_process(worker, f"Worker-{number}"))
+            for number, worker in enumerate(workers, 1)
+        ]
         self._consuming = True
         super().start()
         self.instance.set_threads(self.workers)
@@ -183,10 +208,9 @@ class EmbeddedConsumer(Consumer):
             try:
                 if self._consuming:
                     self.check_worker_health()
-                elif try_lock(self._place):
-                    self._consume()
                 else:
                     self.instance.sweep()
+                    self._take_place()
             except Exception:
                 log.exception("The consumer's supervisor stumbled; it goes on")
         self.stop_flag.set()
@@ -199,6 +223,7 @@ class EmbeddedConsumer(Consumer):
             self.instance.set_stopping()
         except Exception:
             log.exception("This instance could not be marked as stopping")
+        self._leave_place()
 
     def _threads(self) -> list[threading.Thread]:
         return [self.scheduler, *(thread for _, thread in self.worker_threads)] if self._consuming else []

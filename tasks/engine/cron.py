@@ -1,4 +1,7 @@
-"""When a periodic task is due: every minute fires once, missed minutes are caught up by one run."""
+"""When a periodic task is due: every minute fires once, missed minutes are caught up by one run.
+
+Minutes are counted since 1970, in UTC, as the `crontab` of a task is.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,9 @@ CATCH_UP_MINUTES = 7 * 24 * 60
 LOOK_AHEAD_MINUTES = 32 * 24 * 60
 
 
-def last_due(task: Any, last_run: int | None, minute: int) -> int | None:
-    """Return the latest minute the task should have fired at since `last_run`, or None.
-
-    A task that never ran is not caught up. Units: minutes since 1970, UTC.
-    """
-    first = minute if last_run is None else max(last_run + 1, minute - CATCH_UP_MINUTES)
+def last_due(task: Any, last_run: int, minute: int) -> int | None:
+    """Return the latest minute up to `minute` the task should have fired at since `last_run`, or None."""
+    first = max(last_run + 1, minute - CATCH_UP_MINUTES)
     return next((m for m in range(minute, first - 1, -1) if task.validate_datetime(_as_datetime(m))), None)
 
 

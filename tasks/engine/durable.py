@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import time
@@ -17,20 +16,17 @@ from huey.api import ResultGroup, chord, group
 from app.database import Database
 from app.settings import Settings
 from tasks.engine import jobs, overview, queries, shelf
-from tasks.engine.batches import item_of
+from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.codec import JsonSerializer
 from tasks.engine.running import RunningHuey
 from tasks.engine.schema import migrations
-from tasks.engine.storage import SqlStorage
+from tasks.engine.storage import ImmediateStorage, SqlStorage
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_TIMEOUT_S, DurableTask
 
-log = logging.getLogger("postroom.queue")
-
 SIBLING_LOOK_S = 0.025
 ALONE_LOOK_S = 1.0
-MAX_ERROR_CHARS = 16_384
 
 
 class DurableHuey(RunningHuey):
@@ -62,6 +58,10 @@ class DurableHuey(RunningHuey):
         """Make the storage over the database."""
         return SqlStorage(self.name, self)
 
+    def get_immediate_storage(self) -> ImmediateStorage:
+        """Make the storage of immediate mode."""
+        return ImmediateStorage(self.name, self)
+
     def get_task_wrapper_class(self) -> type[DurableTask]:
         """Name the wrapper that @task makes."""
         return DurableTask
@@ -81,6 +81,12 @@ class DurableHuey(RunningHuey):
         """
         return super().task(timeout=timeout, **options)
 
+    def periodic_task(
+        self, validate_datetime: Any, *, timeout: float | None = DEFAULT_TIMEOUT_S, **options: Any
+    ) -> Any:
+        """Make a function a task that fires by the clock; with `pile_up=False` not while a run of it is live."""
+        return super().periodic_task(validate_datetime, timeout=timeout, **options)
+
     def batch_task(self, *, every_s: float, max_jobs: int = 500, **options: Any) -> Any:
         """Make a function a batch task: it is called every few seconds, with the list of what was enqueued.
 
@@ -91,7 +97,7 @@ class DurableHuey(RunningHuey):
         def decorate(func: Callable[[list[Any]], Any]) -> Any:
             @wraps(func)
             def alone(*args: Any) -> None:
-                func([item_of(args)])
+                call_with(func, [item_of(args)])
 
             make = self.task(
                 batch_every_s=every_s, batch_max=max_jobs, batch_body=staticmethod(func), **options
@@ -112,10 +118,8 @@ class DurableHuey(RunningHuey):
                 return super().enqueue(task)
         if self._immediate:
             return self._enqueue_immediately(task)
-        if task.expires:
-            task.resolve_expires(self.utc)
-        self._emit(signals.SIGNAL_ENQUEUED, task)
         new_job = self._new_job(task)
+        self._emit(signals.SIGNAL_ENQUEUED, task)
         outcome = self._notes()
         if outcome is not None:
             outcome.follow_ups.append(new_job)
@@ -123,6 +127,8 @@ class DurableHuey(RunningHuey):
             self._here.gathered.append(new_job)
         else:
             self._insert([new_job])
+        if not self.results:
+            return None
         results = self._pipeline_results(task)
         return ResultGroup(results) if len(results) > 1 else results[0]
 
@@ -171,11 +177,15 @@ class DurableHuey(RunningHuey):
         """Return a new task of every periodic kind."""
         return list(self._registry.periodic_tasks)
 
-    def last_cron_run(self, task: Any) -> int | None:
-        """Return the last minute a periodic task fired at (unix seconds // 60), if it ever did."""
+    def last_cron_run(self, task: Any, minute: int) -> int:
+        """Return the last minute (unix seconds // 60) a periodic task fired at; a new one's first is this one."""
         name = self._registry.task_to_string(type(task))
-        row = self.database.read_one(queries.LAST_CRON_RUN, (name,))
-        return None if row is None else row[0]
+        row = self.database.read_one(queries.LAST_CRON_RUN, (name, minute))
+        if row is not None and row[0] is not None:
+            return int(row[0])
+        # Noted, so that it is caught up from now on, even if it never ran before the process stopped.
+        self.database.write(lambda connection: jobs.add_cron_run(connection, name, minute - 1))
+        return minute - 1
 
     def enqueue_cron(self, task: Any, minute: int) -> bool:
         """Enqueue a periodic task for a minute (unix seconds // 60), once among all processes."""
@@ -214,8 +224,9 @@ class DurableHuey(RunningHuey):
     def cancel(self, uuid: str) -> bool:
         """Cancel a job that waits; False when it runs already or has ended."""
         now = self.now()
-        cancelled = self.database.write(lambda connection: shelf.cancel(connection, uuid, now))
+        cancelled = self.database.write(lambda connection: self.cancel_waiting(connection, uuid, now))
         self.database.after_commit(lambda: self.end_calls.call(uuid))
+        self.database.after_commit(self.ready_bell.ring_all)  # its chord goes on, or who waited for a suspect
         return cancelled
 
     def delete_failed(self, uuid: str) -> bool:
@@ -285,4 +296,4 @@ class DurableHuey(RunningHuey):
 
     def health(self) -> list[str]:
         """Return a sentence for everything that keeps jobs from running; empty when all is well."""
-        return overview.health(self.database, self.now())
+        return overview.health(self.database, self.now(), self.rules().limits)

@@ -40,7 +40,7 @@ class Instance:
     """This process's entry among the instances."""
 
     def __init__(self, database: Database, clock: Callable[[], float], free: Callable[[str], int]) -> None:
-        self.id = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = ""
         self._database = database
         self._now = clock
         self._free = free
@@ -49,6 +49,8 @@ class Instance:
 
     def join(self, threads: int) -> None:
         """Take the lock, then appear in the table: nobody ever sees an entry whose lock is free but lives."""
+        self.id = f"{os.getpid()}-{secrets.token_hex(4)}"  # made after the fork, so that no two share it
+        self._database.open()  # says best what is wrong with the folder, if anything is
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = file_lock(self._path(self.id))
         self._lock.acquire()
@@ -61,9 +63,11 @@ class Instance:
         """Say how many jobs this instance runs at once."""
         self._update("threads = ?", threads)
 
-    def set_clock(self, holds: bool) -> None:
-        """Say whether this instance holds the clock."""
-        self._update("clock = ?", holds)
+    def take_clock(self) -> None:
+        """Say that this instance holds the clock, and that nobody else does any more."""
+        self._database.write(
+            lambda connection: connection.execute("UPDATE instances SET clock = (id = ?)", (self.id,))
+        )
 
     def set_stopping(self) -> None:
         """Say that this instance takes no more jobs: what it leaves unfinished was cut off, not killed."""
@@ -82,7 +86,7 @@ class Instance:
 
     def others(self) -> list[str]:
         """Name the other instances in the table, dead ones not yet swept included."""
-        rows = self._database.read(queries.INSTANCES)
+        rows = self._database.read(queries.INSTANCE_IDS)
         return [row["id"] for row in rows if row["id"] != self.id]
 
     def _free_if_dead(self, other: str) -> int:

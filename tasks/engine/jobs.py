@@ -6,7 +6,7 @@ A job is one row that moves along these arrows; the WHERE of each UPDATE is the 
     ready     -> running      claims.py: one instance has it
     running   -> done         finish: fenced by (state, claim); zero rows means another owner has it
     running   -> ready        finish: retry now; or free: its instance died
-    running   -> scheduled    finish: retry later
+    running   -> scheduled    finish: retry later; or free: it was overdue when its instance died
     running   -> failed       finish: out of retries; or free and shelve: it died MAX_DEATHS times
     running   -> cancelled    finish: revoked, expired or cancelled by itself
     (any, by hand)            shelf.py: cancel what waits, redrive what failed
@@ -24,7 +24,10 @@ from app.errors import QueueFullError
 MAX_DEATHS = 3
 ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
-CLAIMED = "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at"
+CLAIMED = (
+    "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay,"
+    " timeout_s, alone, claim, started_at"
+)
 """The columns of a ClaimedJob, in its order."""
 
 
@@ -98,16 +101,18 @@ def insert(
 
     Raises: QueueFullError when `max_pending` is given and they would not fit.
     """
-    if max_pending is not None:
-        pending = pending_count(connection)
-        if pending + len(new_jobs) > max_pending:
-            raise QueueFullError(
-                f"{pending} jobs are waiting and {len(new_jobs)} more would pass MAX_PENDING_JOBS "
-                f"({max_pending}): try again later, or raise it"
-            )
+    inserted = 0
     for job in new_jobs:
-        if not _insert_one(connection, job, now) and _forget_ended(connection, job.uuid):
-            _insert_one(connection, job, now)
+        if _insert_one(connection, job, now) or (
+            _forget_ended(connection, job.uuid) and _insert_one(connection, job, now)
+        ):
+            inserted += 1
+    # Checked last, when it is known how many are new; the error takes them all back.
+    if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
+        raise QueueFullError(
+            f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
+            f"({max_pending}): try again later, or raise it"
+        )
 
 
 def pending_count(connection: sqlite3.Connection) -> int:
@@ -213,7 +218,8 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
     """Free the claims of an instance that is gone, and forget it; return the jobs it had.
 
     The attempt is refunded. A death counts, unless the instance was stopping: then its work was cut off, not
-    killed. A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
+    killed. A job that was overdue when it died comes back after as long again, so that others get their turn.
+    A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
     """
     row = connection.execute("SELECT state FROM instances WHERE id = ?", (instance,)).fetchone()
     died = row is None or row["state"] == "running"
@@ -223,9 +229,11 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
         " WHERE state = 'running' AND instance = ?",
         ("death" if died else "stopped", now, reason, instance),
     )
+    hung = "WHEN ?1 AND started_at + timeout_s < ?2"
     rows = connection.execute(
-        "UPDATE jobs SET attempt = attempt - 1, deaths = deaths + ?, instance = NULL, worker = NULL,"
-        " state = 'ready', ready_at = ? WHERE state = 'running' AND instance = ?"
+        "UPDATE jobs SET attempt = attempt - 1, deaths = deaths + ?1, instance = NULL, worker = NULL,"
+        f" state = CASE {hung} THEN 'scheduled' ELSE 'ready' END, run_at = CASE {hung} THEN ?2 + timeout_s END,"
+        f" ready_at = CASE {hung} THEN NULL ELSE ?2 END WHERE state = 'running' AND instance = ?3"
         f" RETURNING {CLAIMED}",
         (int(died), now, instance),
     ).fetchall()
@@ -233,19 +241,22 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
     return [ClaimedJob(*row) for row in rows]
 
 
-def shelve(connection: sqlite3.Connection, uuid: str, error: str, now: float) -> None:
+def shelve(
+    connection: sqlite3.Connection, uuid: str, error: str, now: float, result: bytes | None = None
+) -> None:
     """Put a job that waits on the shelf, with the reason."""
     connection.execute(
-        "UPDATE jobs SET state = 'failed', ready_at = NULL, run_at = NULL, finished_at = ?, error = ?"
+        "UPDATE jobs SET state = 'failed', ready_at = NULL, run_at = NULL, finished_at = ?, error = ?, result = ?"
         " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
-        (now, error, uuid),
+        (now, error, result, uuid),
     )
 
 
 def is_live(connection: sqlite3.Connection, task: str) -> bool:
     """Say whether any job of a task waits or runs."""
-    sql = "SELECT 1 FROM jobs WHERE state IN ('ready', 'scheduled', 'running') AND task = ? LIMIT 1"
-    return connection.execute(sql, (task,)).fetchone() is not None
+    # State by state, each on its own index: one IN would read every job there is.
+    sql = "SELECT 1 FROM jobs WHERE state = '{}' AND task = ? LIMIT 1"
+    return any(connection.execute(sql.format(state), (task,)).fetchone() for state in LIVE)
 
 
 def add_cron_run(connection: sqlite3.Connection, task: str, minute: int) -> bool:

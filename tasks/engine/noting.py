@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import logging
 import random
@@ -16,16 +17,14 @@ from huey import Huey
 from huey.utils import Error
 
 from app.database import Database
-from app.errors import JobTooLargeError
+from app.errors import DeadlockError, JobTooLargeError
 from tasks.engine import jobs
 from tasks.engine.batches import Batch, next_batch_at
-from tasks.engine.outcome import ENDED_BY_SIGNAL, Outcome
+from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
 log = logging.getLogger("postroom.queue")
-
-MAX_ERROR_CHARS = 16_384
 
 
 class _Here(threading.local):
@@ -63,6 +62,15 @@ class NotingHuey(Huey):
         """Say whether the present thread runs a job's body."""
         return self._here.body_depth > 0
 
+    def refuse_to_wait(self) -> None:
+        """Raise DeadlockError where waiting for a job's result could never end."""
+        if self.in_body or (self._database is not None and self._database.in_transaction):
+            where = "a job" if self.in_body else "a transaction"
+            raise DeadlockError(
+                f"waiting for a job's result inside {where} can wait for ever (the threads that would run it wait "
+                "too). Use .then() to go on with the result, or a chord to gather several."
+            )
+
     @contextmanager
     def running_body(self, task: Any) -> Iterator[None]:
         """Mark the present thread as inside a body: what is stored or enqueued from there commits at once."""
@@ -91,8 +99,8 @@ class NotingHuey(Huey):
         batch = self._here.batch
         return run_body(task) if batch is None else batch.call(task)
 
-    def fail_visibly(self, outcome: Outcome, task: Any, error: Exception) -> None:
-        """Turn an outcome into a failure that its result, its pipeline and its chord can see."""
+    def fail_visibly(self, outcome: Outcome, task: Any, error: BaseException) -> None:
+        """Turn an outcome into a failure that its result, its pipeline, its handler and its chord can see."""
         outcome.state, outcome.retrying, outcome.chord_part = "failed", False, None
         outcome.note_exception(error, traceback.format_exc())
         outcome.follow_ups.clear()
@@ -103,6 +111,10 @@ class NotingHuey(Huey):
         while following is not None:
             self.put_result(following.id, failure)
             following = following.on_complete
+        if task.on_error is not None:
+            handler = copy.copy(task.on_error)
+            handler.extend_data(error)
+            self.enqueue(handler)
         self._abort_chord_member(task, failure)
 
     # What Huey does around a body: noted there, done at once elsewhere
@@ -128,7 +140,8 @@ class NotingHuey(Huey):
             super().put_result(key, data)
             return
         encoded = self.serializer.serialize(data)
-        self._check_size(encoded, "the result")
+        if not isinstance(data, Error):  # a failure is bounded already
+            self._check_size(encoded, "the result")
         if key == outcome.uuid:
             outcome.result = encoded
         else:
@@ -145,6 +158,10 @@ class NotingHuey(Huey):
         return bool(found)
 
     def _new_job(self, task: Any) -> jobs.NewJob:
+        if not isinstance(task.id, str):
+            raise TypeError(f"a job's id must be a str, found {task.id!r}")
+        if task.expires:
+            task.resolve_expires(self.utc)
         payload = self.serialize_task(task)
         name = self._registry.task_to_string(type(task))
         self._check_size(payload, f"the arguments of {name}")
@@ -183,15 +200,22 @@ class NotingHuey(Huey):
         if outcome is None:
             super()._check_chord(cc, value)
             return
+        if isinstance(
+            value, Error
+        ):  # its traceback stays with the member: a callback carries a thousand of them
+            value = Error({**value.metadata, "traceback": None})
         encoded = self.serializer.serialize(value)
         outcome.chord_part = jobs.ChordPart(cc.cid, cc.size, cc.idx, encoded)
         outcome.chord_callback = cc.callback
 
     def build_error_result(self, task: Any, exception: BaseException) -> dict[str, Any]:
         """Describe a failure, within bounds."""
-        described: dict[str, Any] = super().build_error_result(task, exception)
+        try:
+            described: dict[str, Any] = super().build_error_result(task, exception)
+        except Exception:  # an error that cannot be shown
+            described = {"error": words_of(exception), "retries": task.retries, "task_id": task.id}
         described["error"] = described["error"][:MAX_ERROR_CHARS]
-        described["traceback"] = described["traceback"][-MAX_ERROR_CHARS:]
+        described["traceback"] = (described.get("traceback") or "")[-MAX_ERROR_CHARS:]
         return described
 
     def _get_timestamp(self) -> dt.datetime:

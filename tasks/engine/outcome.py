@@ -23,6 +23,23 @@ REASONS = {
 }
 
 
+MAX_ERROR_CHARS = 16_384
+
+
+def words_of(error: BaseException) -> str:
+    """Say what an error is, in bounds and in letters that can be stored, even if it cannot say so itself."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it cannot say what it is)"
+    return storable(f"{type(error).__name__}: {said}"[:MAX_ERROR_CHARS])
+
+
+def storable(text: str) -> str:
+    """Replace what SQLite cannot keep as text: halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @dataclass(slots=True)
 class Outcome:
     """The notes of one job on one worker thread."""
@@ -44,6 +61,7 @@ class Outcome:
     deleted_keys: list[str] = field(default_factory=list)
     chord_part: ChordPart | None = None
     chord_callback: Any = None
+    fired_callback: Any = None
 
     def note_signal(self, signal: str) -> None:
         """Learn from Huey's signal how the job ends."""
@@ -53,8 +71,8 @@ class Outcome:
 
     def note_exception(self, exception: BaseException, traceback: str) -> None:
         """Keep what the body raised."""
-        self.exception, self.traceback = exception, traceback
-        self.reason = f"{type(exception).__name__}: {exception}"
+        self.exception, self.traceback = exception, storable(traceback[-MAX_ERROR_CHARS:])
+        self.reason = words_of(exception)
 
     @property
     def waited(self) -> bool:

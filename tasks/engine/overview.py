@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.database import Database
-from tasks.engine import jobs, queries
+from tasks.engine import claims, jobs, queries
 from tasks.engine.schema import STATES
 
 STALLED_AFTER_S = 30.0
@@ -68,27 +69,32 @@ def oldest_ready_age_s(database: Database, now: float) -> float | None:
     return None if row is None or row[0] is None else max(0.0, now - row[0])
 
 
-def health(database: Database, now: float) -> list[str]:
+def health(database: Database, now: float, limits: Mapping[str, int]) -> list[str]:
     """Return a sentence for everything that keeps jobs from running."""
-    reasons = []
     threads = sum(row["threads"] for row in database.read(queries.INSTANCES) if row["state"] == "running")
     if threads == 0:
-        reasons.append("No consumer is running: jobs are accepted and wait. Start the site, or a worker.")
+        return ["No consumer is running: jobs are accepted and wait. Start the site, or a worker."]
     running = database.read(queries.RUNNING)
-    overdue = sum(_is_overdue(row, now) for row in running)
-    if threads and overdue >= threads:
-        reasons.append(
-            f"All {overdue} running jobs are overdue: their bodies hang. The process replaces itself."
-        )
-    age_s = oldest_ready_age_s(database, now)
-    moved = database.read_one(queries.LAST_MOVE)
-    idle_s = now - (moved[0] if moved and moved[0] else 0)
-    paused = any(row["task"] == "" for row in database.read(queries.PAUSES, (now,)))
-    if not paused and age_s is not None and age_s > STALLED_AFTER_S and idle_s > STALLED_AFTER_S:
-        reasons.append(
-            f"A job has been ready for {age_s:.0f} s, and none has started or ended for {STALLED_AFTER_S:.0f} s."
-        )
-    return reasons
+    overdue = [row for row in running if _is_overdue(row, now)]
+    if len(_workers(overdue)) >= threads:
+        return [f"All {threads} workers are overdue: their bodies hang. The process replaces itself."]
+    if any(row["deaths"] >= claims.SUSPECT_DEATHS for row in overdue):
+        return ["A job that must run alone is overdue: its body hangs. The process replaces itself."]
+    if len(_workers(running)) >= threads or (running and database.read(queries.SUSPECT)):
+        return []  # what is ready waits for its turn
+    ready_at = claims.next_ready_at(database.read, limits, now)
+    moved_at = database.read(queries.LAST_MOVE)[0][0] or 0
+    if ready_at is not None and now - max(ready_at, moved_at) > STALLED_AFTER_S:
+        return [
+            f"A job has been ready for {now - ready_at:.0f} s, and none has started or ended for "
+            f"{STALLED_AFTER_S:.0f} s, though a worker is free."
+        ]
+    return []
+
+
+def _workers(running: Sequence[Any]) -> set[tuple[str, str]]:
+    """Name the workers that run these jobs: a batch is several on one."""
+    return {(row["instance"], row["worker"]) for row in running}
 
 
 def listed(database: Database, state: str, task: str | None, limit: int) -> list[dict[str, Any]]:

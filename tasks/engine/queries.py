@@ -21,7 +21,7 @@ SELECT MIN(
 """
 
 NEXT_RESUME = "SELECT MIN(until_at) FROM pauses WHERE until_at > ?"
-LAST_CRON_RUN = "SELECT MAX(minute) FROM cron_runs WHERE task = ?"
+LAST_CRON_RUN = "SELECT MAX(minute) FROM cron_runs WHERE task = ? AND minute <= ?"
 PAUSES = "SELECT task, reason, until_at FROM pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
 LISTED = """
 SELECT uuid, task, state, attempt, deaths, enqueued_at, started_at, finished_at, error FROM jobs
@@ -34,6 +34,10 @@ SELECT number, outcome, started_at, ended_at, error, traceback FROM attempts WHE
 NEXT_RUN_AT = "SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled'"
 STATE = "SELECT state FROM jobs WHERE uuid = ?"
 COUNTS = "SELECT state, n FROM job_counts"
+# Of a claim whose instance is not in the table (a restored backup, say) it is known no less that it is dead.
+INSTANCE_IDS = """
+SELECT id FROM instances UNION SELECT instance FROM jobs WHERE state = 'running'
+"""
 INSTANCES = "SELECT id, pid, threads, state, clock, started_at FROM instances ORDER BY started_at, id"
 LAST_MOVE = """
 SELECT MAX(at) FROM (
@@ -43,9 +47,10 @@ SELECT MAX(at) FROM (
     UNION ALL SELECT MAX(finished_at) FROM jobs WHERE state = 'cancelled'
 )
 """
-RUNNING = (
-    "SELECT uuid, task, instance, worker, started_at, timeout_s FROM jobs WHERE state = 'running' ORDER BY id"
-)
+RUNNING = """
+SELECT uuid, task, instance, worker, started_at, timeout_s, deaths FROM jobs WHERE state = 'running' ORDER BY id
+"""
+SUSPECT = "SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
 
 PAYLOADS = {
     "ready": "SELECT payload FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?",
@@ -53,10 +58,12 @@ PAYLOADS = {
 }
 COUNT = "SELECT n FROM job_counts WHERE state = ?"
 
-# A job's own result stays with its row; what else Huey keeps by key is in huey_data.
+# A job's own result stays with its row, and is the only one for its uuid; what else Huey keeps by key is in
+# huey_data.
 VALUE = """
 SELECT result AS value FROM jobs WHERE uuid = ?1 AND result IS NOT NULL
-UNION ALL SELECT value FROM huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2) LIMIT 1
+UNION ALL SELECT value FROM huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+AND NOT EXISTS (SELECT 1 FROM jobs WHERE uuid = ?1) LIMIT 1
 """
 VALUES = """
 SELECT uuid AS key, result AS value FROM jobs WHERE result IS NOT NULL

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from huey.exceptions import HueyException
+from huey.signals import SIGNAL_ENQUEUED
+from huey.utils import SKIPPED, Error
 
 from app.errors import PostroomError
-from tasks.engine import claims, jobs
+from tasks.engine import claims, jobs, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.noting import NotingHuey
-from tasks.engine.outcome import Outcome
+from tasks.engine.outcome import Outcome, words_of
 
 log = logging.getLogger("postroom.queue")
 
@@ -67,14 +70,14 @@ class RunningHuey(NotingHuey):
     def run(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
         """Run the bodies of claimed jobs: several are a batch, whose body is called once."""
         if len(claimed) == 1:
-            return [(claimed[0], self._run_one(claimed[0]))]
+            return [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
         batch = self._here.batch = Batch(self, claimed)
         try:
-            outcomes = [self._run_one(job) for job in claimed]
+            outcomes = [self._run_one(job, batch.timestamp) for job in claimed]
         finally:
             self._here.batch = None
         for outcome in outcomes:
-            outcome.alone = batch.failed
+            outcome.alone = outcome.uuid in batch.alone
         return list(zip(claimed, outcomes, strict=True))
 
     def finish(
@@ -91,8 +94,7 @@ class RunningHuey(NotingHuey):
         for (job, outcome), was_mine in zip(ended, mine, strict=True):
             if not was_mine:
                 log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
-            self.end_calls.call(job.uuid)
-            self._ring_after(job, outcome, rules)
+            self._tell(job, outcome, rules)
         if not claimed:
             self.idle_bell.ring_all()
         return claimed
@@ -101,36 +103,40 @@ class RunningHuey(NotingHuey):
         """Free the claims of an instance that is gone; return how many jobs it had."""
         now = self.now()
 
-        def free(connection: sqlite3.Connection) -> int:
+        def free(connection: sqlite3.Connection) -> tuple[int, list[Ended]]:
             freed = jobs.free(connection, instance, now)
-            for job in freed:
-                if job.deaths >= jobs.MAX_DEATHS:
-                    self._bury(connection, job, now)
-            return len(freed)
+            dead = [job for job in freed if job.deaths >= jobs.MAX_DEATHS]
+            return len(freed), [(job, self._bury(connection, job, now)) for job in dead]
 
-        return self.database.write(free)
+        count, buried = self.database.write(free)
+        for job, outcome in buried:
+            log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, outcome.reason)
+            self._tell(job, outcome, self.rules())
+        return count
 
-    def failed_outcome(self, job: jobs.ClaimedJob, error: Exception) -> Outcome:
+    def failed_outcome(self, job: jobs.ClaimedJob, error: BaseException) -> Outcome:
         """Describe a job that fails without its body having a say."""
+        before = self._here.outcome  # a body that leads a group of writes may be in the middle of its own
         outcome = self._here.outcome = Outcome(job.uuid)
         try:
             self.fail_visibly(outcome, self._task_of(job), error)
         except Exception as undecodable:
             self.fail_visibly(outcome, None, undecodable)
         finally:
-            self._here.outcome = None
+            self._here.outcome = before
         return outcome
 
-    def _run_one(self, job: jobs.ClaimedJob) -> Outcome:
+    def _run_one(self, job: jobs.ClaimedJob, timestamp: dt.datetime) -> Outcome:
         outcome = self._here.outcome = Outcome(job.uuid)
         task = None
         try:
             task = self._task_of(job)
-            self.execute(task, self._get_timestamp())
+            self.execute(task, timestamp)
             if outcome.waited and job.waits >= MAX_WAITS:
                 raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
-        except Exception as error:
-            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a bug.
+        except BaseException as error:
+            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook that
+            # calls sys.exit(), a bug.
             log.exception("Job %s (%s) fails", job.uuid, job.task)
             self.fail_visibly(outcome, task, error)
         finally:
@@ -145,14 +151,30 @@ class RunningHuey(NotingHuey):
             self._complete_chord(connection, outcome, now)
         return mine
 
-    def _bury(self, connection: sqlite3.Connection, job: jobs.ClaimedJob, now: float) -> None:
+    def _bury(self, connection: sqlite3.Connection, job: jobs.ClaimedJob, now: float) -> Outcome:
         """Put a job that died too often on the shelf, and tell its pipeline and chord."""
         died = ProcessDiedError(f"its process died {job.deaths} times while it ran")
         outcome = self.failed_outcome(job, died)
-        jobs.shelve(connection, job.uuid, outcome.reason, now)
+        jobs.shelve(connection, job.uuid, outcome.reason, now, outcome.result)
         jobs.write_beside(connection, outcome.ending(now, self.ages.result_s), now)
         self._complete_chord(connection, outcome, now)
-        log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, died)
+        return outcome
+
+    def cancel_waiting(self, connection: sqlite3.Connection, uuid: str, now: float) -> bool:
+        """Cancel a job that waits; its chord goes on without it, as it does without a revoked one."""
+        payload = shelf.cancel(connection, uuid, now)
+        if payload is None:
+            return False
+        before = self._here.outcome
+        outcome = self._here.outcome = Outcome(uuid)
+        try:
+            self._abort_chord_member(self.deserialize_task(payload), SKIPPED)
+        except Exception:
+            log.exception("Job %s cannot be read: no chord hears that it is cancelled", uuid)
+        finally:
+            self._here.outcome = before
+        self._complete_chord(connection, outcome, now)
+        return True
 
     def _complete_chord(self, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
         if outcome.chord_part is None:
@@ -162,13 +184,21 @@ class RunningHuey(NotingHuey):
             return
         callback = copy.copy(outcome.chord_callback)  # a copy: this may run again after a roll-back
         callback.extend_data(([self.serializer.deserialize(value) for value in values],))
+        outcome.fired_callback = callback
         try:
             jobs.insert(connection, [self._new_job(callback)], now)
         except PostroomError as error:  # the values together are too large: the callback fails, in view
             jobs.insert(connection, [self._new_job(outcome.chord_callback)], now)
-            jobs.shelve(connection, callback.id, f"{type(error).__name__}: {error}", now)
+            failure = self.serializer.serialize(Error(self.build_error_result(callback, error)))
+            jobs.shelve(connection, callback.id, words_of(error), now, failure)
 
-    def _ring_after(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
+    def _tell(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
+        """Wake whom a job's end concerns: who waits for it or for what followed, and the workers."""
+        for uuid in (job.uuid, *outcome.data):
+            self.end_calls.call(uuid)
+        if outcome.fired_callback is not None:
+            self._emit(SIGNAL_ENQUEUED, outcome.fired_callback)
+            self.end_calls.call(outcome.fired_callback.id)
         if outcome.follow_ups or outcome.chord_part or outcome.retrying:
             self.clock_bell.ring()
             self.ready_bell.ring(len(outcome.follow_ups) + 1)

@@ -11,22 +11,20 @@ def redrive(
     """Make failed jobs ready again, as if new (their history stays): one, a task's, or all; return how many."""
     return connection.execute(
         "UPDATE jobs SET state = 'ready', ready_at = ?, finished_at = NULL, error = NULL, result = NULL,"
-        " attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL"
+        " attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
         " WHERE state = 'failed' AND (?2 IS NULL OR uuid = ?2) AND (?3 IS NULL OR task = ?3)",
         (now, uuid, task),
     ).rowcount
 
 
-def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> bool:
-    """Cancel a job that waits; False when it runs or has ended."""
-    return (
-        connection.execute(
-            "UPDATE jobs SET state = 'cancelled', run_at = NULL, ready_at = NULL, finished_at = ?,"
-            " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled')",
-            (now, uuid),
-        ).rowcount
-        == 1
-    )
+def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> bytes | None:
+    """Cancel a job that waits and return its payload; None when it runs or has ended."""
+    rows = connection.execute(
+        "UPDATE jobs SET state = 'cancelled', run_at = NULL, ready_at = NULL, finished_at = ?,"
+        " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled') RETURNING payload",
+        (now, uuid),
+    ).fetchall()
+    return rows[0]["payload"] if rows else None
 
 
 def delete_failed(connection: sqlite3.Connection, uuid: str) -> bool:

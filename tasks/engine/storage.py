@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from huey.constants import EmptyData
-from huey.storage import BaseStorage
+from huey.storage import BaseStorage, MemoryStorage
 
 from app.database import Database
-from app.errors import DeadlockError
 from tasks.engine import claims, jobs, queries, shelf
 from tasks.engine.noting import unix_time
 
@@ -56,11 +55,12 @@ class SqlStorage(BaseStorage):
 
     def pop_data(self, key: str) -> Any:
         """Return and forget the value of a key; a job's own result stays until it expires, for its page."""
-        if self.peek_data(key) is EmptyData:
-            return EmptyData
+        found = self.peek_data(key)
+        if found is EmptyData or self.database.read(queries.STATE, (key,)):
+            return found
         sql = "DELETE FROM huey_data WHERE key = ? RETURNING value"
         rows = self.database.write(lambda connection: connection.execute(sql, (key,)).fetchall())
-        return rows[0]["value"] if rows else self.peek_data(key)
+        return rows[0]["value"] if rows else EmptyData
 
     def delete_data(self, key: str) -> bool:
         """Forget a key; an absent one costs no write."""
@@ -91,12 +91,7 @@ class SqlStorage(BaseStorage):
 
         Raises: DeadlockError inside a job or a transaction, where the wait could never end.
         """
-        if self.huey.in_body or self.database.in_transaction:
-            where = "a job" if self.huey.in_body else "a transaction"
-            raise DeadlockError(
-                f"waiting for a job's result inside {where} can wait for ever (the threads that would run it wait "
-                "too). Use .then() to go on with the result, or a chord to gather several."
-            )
+        self.huey.refuse_to_wait()
         deadline = None if timeout is None else time.monotonic() + timeout
         return self.huey.wait_until(key, lambda: self.has_data_for_key(key), deadline)
 
@@ -120,7 +115,7 @@ class SqlStorage(BaseStorage):
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         """Add bytes to the queue."""
-        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, priority or 0))
+        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, priority or 0), self.huey.now())
 
     def dequeue(self) -> bytes | None:
         """Take the next bytes off the queue for good."""
@@ -139,8 +134,11 @@ class SqlStorage(BaseStorage):
         self.database.write(lambda connection: shelf.drop(connection, "ready"))
 
     def add_to_schedule(self, data: bytes, ts: dt.datetime) -> None:
-        """Add bytes to the schedule; `ts` is naive UTC, as everywhere in Huey."""
-        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, 0, unix_time(ts)))
+        """Add bytes to the schedule, be it past or not; `ts` is naive UTC, as everywhere in Huey."""
+        run_at = unix_time(ts)
+        self._insert(
+            jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, 0, run_at), min(self.huey.now(), run_at - 1)
+        )
 
     def read_schedule(self, ts: dt.datetime) -> list[bytes]:
         """Take the bytes that are due off the schedule."""
@@ -178,8 +176,8 @@ class SqlStorage(BaseStorage):
     def _write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return self.database.write(lambda connection: connection.execute(sql, parameters).rowcount)
 
-    def _insert(self, job: jobs.NewJob) -> None:
-        self.database.write(lambda connection: jobs.insert(connection, [job], self.huey.now()))
+    def _insert(self, job: jobs.NewJob, now: float) -> None:
+        self.database.write(lambda connection: jobs.insert(connection, [job], now))
 
     def _payloads(self, state: str, limit: int | None) -> list[bytes]:
         rows = self.database.read(queries.PAYLOADS[state], (-1 if limit is None else limit,))
@@ -188,3 +186,19 @@ class SqlStorage(BaseStorage):
     def _count(self, state: str) -> int:
         row = self.database.read_one(queries.COUNT, (state,))
         return 0 if row is None else int(row["n"])
+
+
+class ImmediateStorage(MemoryStorage):
+    """Huey's storage for immediate mode; a wait that the queue would refuse is refused in a test too."""
+
+    def __init__(self, name: str, huey: DurableHuey) -> None:
+        super().__init__(name)
+        self.huey = huey
+
+    def wait_result(self, *arguments: Any, **options: Any) -> bool:
+        """Say whether a job's result is there: in immediate mode it is, or never will be.
+
+        Raises: DeadlockError inside a job or a transaction.
+        """
+        self.huey.refuse_to_wait()
+        return bool(super().wait_result(*arguments, **options))

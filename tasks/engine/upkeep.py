@@ -9,7 +9,9 @@ BATCH_ROWS = 500
 KEEP_DONE_ROWS = 10_000
 KEEP_DONE_S = 3600.0
 """Done rows beyond KEEP_DONE_ROWS go once they are this old, whatever their age limit."""
-CHORD_TTL_S = 7 * 24 * 3600.0
+FIRED_CHORD_TTL_S = 7 * 24 * 3600.0
+LOST_CHORD_TTL_S = 365 * 24 * 3600.0
+"""A chord waits that long for its last member, which may be scheduled far ahead."""
 VACUUM_PAGES = 250
 
 
@@ -30,14 +32,18 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
     if ages.result_s < ages.done_s:
         gone += connection.execute(
             "UPDATE jobs SET result = NULL WHERE id IN (SELECT id FROM jobs WHERE state = 'done'"
-            " AND finished_at < ? AND result IS NOT NULL LIMIT ?)",
-            (now - ages.result_s, BATCH_ROWS),
+            " AND finished_at >= ? AND finished_at < ? AND result IS NOT NULL LIMIT ?)",
+            (now - ages.done_s, now - ages.result_s, BATCH_ROWS),
         ).rowcount
     for sql, moment in (
         ("DELETE FROM huey_data WHERE key IN (SELECT key FROM huey_data WHERE expires_at < ? LIMIT ?)", now),
         (
+            "DELETE FROM chords WHERE id IN (SELECT id FROM chords WHERE fired_at < ? LIMIT ?)",
+            now - FIRED_CHORD_TTL_S,
+        ),
+        (
             "DELETE FROM chords WHERE id IN (SELECT id FROM chords WHERE created_at < ? LIMIT ?)",
-            now - CHORD_TTL_S,
+            now - LOST_CHORD_TTL_S,
         ),
         ("DELETE FROM pauses WHERE task IN (SELECT task FROM pauses WHERE until_at < ? LIMIT ?)", now),
     ):
@@ -45,9 +51,19 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
     return gone
 
 
-def vacuum(connection: sqlite3.Connection) -> int:
-    """Give a few free pages back to the system; return how many are left."""
-    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+def vacuum(connection: sqlite3.Connection) -> bool:
+    """Give a few free pages back to the system; say whether there is more to give.
+
+    A file that somebody made without `auto_vacuum` gives nothing back, and is not asked again and again.
+    """
+    before = _free_pages(connection)
+    for _ in range(min(before, VACUUM_PAGES)):
+        # One by one: Python's sqlite3 ends this statement after its first page, whatever number it names.
+        connection.execute("PRAGMA incremental_vacuum(1)").fetchall()
+    return 0 < _free_pages(connection) < before
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 

@@ -1,0 +1,85 @@
+"""The queue's verbs over a database of a test's own, one commit each: what another store would have to offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from app.database import Database
+from tasks.engine import claims, jobs
+from tasks.engine.jobs import ChordPart, ClaimedJob, Ending, NewJob
+from tasks.engine.schema import STATES, migrations
+
+NOW = 1_000_000.0
+
+
+class Queue:
+    """The verbs over a database, one commit each."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.rules = claims.Rules()
+
+    def insert(self, *uuids: str, limit: int | None = None, **fields: Any) -> None:
+        self.insert_jobs([NewJob(uuid, "a_task", b"{}", **fields) for uuid in uuids], NOW, limit)
+
+    def insert_jobs(self, new: list[NewJob], now: float, limit: int | None) -> None:
+        self.database.write(lambda connection: jobs.insert(connection, new, now, limit))
+
+    def claim(self, instance: str = "i1", now: float = NOW) -> list[ClaimedJob]:
+        rules = self.rules
+        return self.database.write(lambda c: claims.claim(c, instance, "Worker-1", now, rules))
+
+    def claim_one(self, instance: str = "i1") -> ClaimedJob:
+        (job,) = self.claim(instance)
+        return job
+
+    def finish(self, job: ClaimedJob, ending: Ending, now: float = NOW) -> bool:
+        return self.database.write(lambda connection: jobs.finish(connection, job, ending, now))
+
+    def free(self, instance: str = "i1") -> list[str]:
+        freed = self.database.write(lambda connection: jobs.free(connection, instance, NOW))
+        return [job.uuid for job in freed]
+
+    def shelve(self, uuid: str, reason: str) -> None:
+        self.database.write(lambda connection: jobs.shelve(connection, uuid, reason, NOW))
+
+    def promote(self, now: float) -> int:
+        return self.database.write(lambda connection: jobs.promote(connection, now))
+
+    def add_part(self, part: ChordPart) -> list[bytes] | None:
+        return self.database.write(lambda connection: jobs.add_chord_part(connection, part, NOW))
+
+    def join(self, instance: str, state: str = "running") -> None:
+        row = (instance, 1, 1, state, 0, NOW)
+        self.database.write(lambda c: c.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row))
+
+    def row(self, uuid: str) -> dict[str, Any]:
+        row = self.database.read_one("SELECT * FROM jobs WHERE uuid = ?", (uuid,))
+        assert row is not None
+        return dict(row)
+
+    def all(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.database.read(sql)]
+
+    def attempts(self) -> list[tuple[Any, ...]]:
+        return self.all("SELECT number, outcome, error FROM attempts ORDER BY rowid")
+
+    def counts_are_true(self) -> bool:
+        counted = dict(self.all("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+        kept = dict(self.all("SELECT state, n FROM job_counts"))
+        return kept == {state: counted.get(state, 0) for state in STATES}
+
+
+@contextmanager
+def queue_in(folder: Path) -> Iterator[Queue]:
+    """Make an empty queue; at the end its counts must be what can be counted."""
+    database = Database(folder / "queue.db", synchronous="NORMAL", migrations=[migrations])
+    queue = Queue(database)
+    try:
+        yield queue
+        assert queue.counts_are_true()
+    finally:
+        database.close()

@@ -1,0 +1,441 @@
+"""Which job a worker gets: limits, pauses, batches, and suspects that run alone (P2, P4)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tasks.engine import claims, jobs, shelf
+from tasks.engine.claims import Rules
+from tasks.engine.jobs import ClaimedJob, Ending, NewJob
+from tests.engine_rig import PATIENCE_S, Rig, rig_in, until
+from tests.queue_rig import NOW, Queue, queue_in
+
+
+class Tasks:
+    """A queue whose jobs are named after their tasks: "mail 1" is the task mail's."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.rules = Rules()
+        self._workers = iter(range(1, 1_000_000))
+
+    def add(self, *uuids: str, priority: float = 0) -> None:
+        new = [NewJob(uuid, uuid.split()[0], b"{}", priority) for uuid in uuids]
+        self.queue.database.write(lambda connection: jobs.insert(connection, new, NOW))
+
+    def claim(self, instance: str = "i1", now: float = NOW, worker: str | None = None) -> list[ClaimedJob]:
+        """Claim for a worker nobody else is, unless it is named."""
+        name = worker or f"Worker-{next(self._workers)}"
+        rules = self.rules
+        return self.queue.database.write(lambda c: claims.claim(c, instance, name, now, rules))
+
+    def claimed(self, instance: str = "i1", now: float = NOW) -> list[str]:
+        return [job.uuid for job in self.claim(instance, now)]
+
+    def all_claimed(self, instance: str = "i1") -> list[str]:
+        """Claim until there is nothing to be had."""
+        found: list[str] = []
+        while more := self.claimed(instance):
+            found += more
+        return found
+
+    def finish(self, job: ClaimedJob) -> None:
+        assert self.queue.finish(job, Ending("done"))
+
+    def pause(self, task: str, until_at: float | None = None) -> None:
+        self.queue.database.write(lambda connection: shelf.pause(connection, task, "a rest", until_at))
+
+    def make_suspect(self, uuid: str, deaths: int = 2) -> None:
+        sql = "UPDATE jobs SET deaths = ? WHERE uuid = ?"
+        self.queue.database.write(lambda connection: connection.execute(sql, (deaths, uuid)))
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Iterator[Tasks]:
+    """An empty queue of several tasks."""
+    with queue_in(tmp_path) as queue:
+        yield Tasks(queue)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A queue with its consumer."""
+    with rig_in(tmp_path) as rig:
+        yield rig
+
+
+# Pauses
+
+
+def test_jobs_of_a_paused_task_wait_and_all_others_go(tasks: Tasks) -> None:
+    tasks.add("mail 1", "book 1", "mail 2", "alert 1")
+    tasks.pause("mail")
+    assert tasks.all_claimed() == ["book 1", "alert 1"]
+
+
+def test_a_paused_queue_starts_nothing(tasks: Tasks) -> None:
+    tasks.add("mail 1", "book 1")
+    tasks.pause("")
+    assert tasks.all_claimed() == []
+
+
+@pytest.mark.parametrize("paused", ["", "mail"])
+def test_a_pause_with_an_end_ends_by_itself(tasks: Tasks, paused: str) -> None:
+    tasks.add("mail 1")
+    tasks.pause(paused, until_at=NOW + 60)
+    assert tasks.claimed(now=NOW + 59.9) == []
+    assert tasks.claimed(now=NOW + 60) == ["mail 1"]
+
+
+def test_a_lifted_pause_leaves_the_order_as_it_was(tasks: Tasks) -> None:
+    tasks.add("mail 1", "book 1", "mail 2")
+    tasks.pause("mail")
+    tasks.queue.database.write(lambda connection: shelf.resume(connection, "mail"))
+    assert tasks.all_claimed() == ["mail 1", "book 1", "mail 2"]
+
+
+def test_a_job_that_waits_out_a_pause_burns_no_attempt(tasks: Tasks) -> None:
+    tasks.add("mail 1")
+    tasks.pause("mail")
+    assert tasks.claim() == []
+    row = tasks.queue.row("mail 1")
+    assert (row["state"], row["attempt"], row["waits"], row["instance"]) == ("ready", 0, 0, None)
+
+
+def test_among_the_tasks_that_may_start_the_order_is_the_same(tasks: Tasks) -> None:
+    tasks.add("paused 1", priority=9)
+    tasks.add("b 1", "a 1", "c 1")
+    tasks.add("a 2", "b 2", priority=5)
+    tasks.add("c 2", priority=-1)
+    tasks.pause("paused")
+    assert tasks.all_claimed() == ["a 2", "b 2", "b 1", "a 1", "c 1", "c 2"]
+
+
+def test_a_pause_of_a_task_nobody_knows_changes_nothing(tasks: Tasks) -> None:
+    tasks.add("mail 1")
+    tasks.pause("maid")
+    assert tasks.all_claimed() == ["mail 1"]
+
+
+# Limits
+
+
+def test_a_limit_lets_so_many_run_and_others_pass(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 2})
+    tasks.add("mail 1", "mail 2", "mail 3", "book 1")
+    assert tasks.all_claimed() == ["mail 1", "mail 2", "book 1"]
+
+
+def test_a_limit_holds_among_all_instances(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 2})
+    tasks.add("mail 1", "mail 2", "mail 3")
+    assert [tasks.claimed("i1"), tasks.claimed("i2"), tasks.claimed("i3")] == [["mail 1"], ["mail 2"], []]
+
+
+def test_a_place_under_a_limit_is_free_again_with_the_end(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 1})
+    tasks.add("mail 1", "mail 2")
+    (first,) = tasks.claim()
+    assert tasks.claim() == []
+    tasks.finish(first)
+    assert tasks.claimed() == ["mail 2"]
+
+
+def test_a_place_under_a_limit_is_free_again_with_the_death_of_its_process(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 1})
+    tasks.add("mail 1")
+    tasks.claim("i1")
+    tasks.queue.free("i1")
+    assert tasks.claimed("i2") == ["mail 1"]
+
+
+def test_a_task_at_its_limit_and_a_paused_one_wait_together(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 1})
+    tasks.add("mail 1", "mail 2", "book 1", "alert 1")
+    tasks.pause("book")
+    assert tasks.all_claimed() == ["mail 1", "alert 1"]
+
+
+def test_never_more_than_the_limit_run_at_once(rig: Rig) -> None:
+    running, most, changing = 0, 0, threading.Lock()
+    met = threading.Barrier(2, timeout=PATIENCE_S)
+
+    def limited(n: int) -> None:
+        nonlocal running, most
+        with changing:
+            running, most = running + 1, max(most, running + 1)
+        met.wait()  # two at once: the places are taken, both of them
+        with changing:
+            running -= 1
+
+    enqueue = rig.huey.task(name="limited", limit=2)(limited)
+    for n in range(20):
+        enqueue(n)
+    rig.run_all(workers=4)
+    assert (most, rig.states()) == (2, {"done": 20})
+
+
+def test_jobs_that_wait_for_a_place_hold_no_worker(rig: Rig) -> None:
+    go, done = threading.Event(), threading.Event()
+    held = rig.huey.task(name="held", limit=1)(lambda n: go.wait(PATIENCE_S) and None)
+    free = rig.huey.task(name="free")(done.set)
+    for n in range(5):
+        held(n)
+    free()
+    with rig.consuming(workers=2):
+        assert done.wait(PATIENCE_S)
+        until(lambda: rig.states() == {"running": 1, "ready": 4, "done": 1})
+        go.set()
+        assert rig.huey.wait_until_idle(PATIENCE_S)
+    assert rig.states() == {"done": 6}
+
+
+def test_workers_wake_when_a_pause_ends_or_is_lifted(rig: Rig) -> None:
+    ran = [threading.Event(), threading.Event()]
+    task = rig.huey.task(name="paused")(lambda n: ran[n].set())
+    name = rig.huey._registry.task_to_string(task.task_class)
+    with rig.consuming():
+        rig.huey.pause(name)
+        task(0)
+        assert rig.huey.resume(name)
+        assert ran[0].wait(PATIENCE_S)
+        rig.huey.pause(name, seconds=3600)
+        task(1)
+        rig.clock.advance(3601)
+        rig.huey.clock_bell.ring()
+        assert ran[1].wait(PATIENCE_S)
+
+
+# Batches
+
+
+def test_jobs_of_a_batch_task_are_claimed_together_up_to_the_most(tasks: Tasks) -> None:
+    tasks.rules = Rules(batches={"sale": 3})
+    tasks.add(*(f"sale {n}" for n in range(1, 6)))
+    assert tasks.claimed() == ["sale 1", "sale 2", "sale 3"]
+    assert tasks.claimed() == ["sale 4", "sale 5"]
+
+
+def test_a_batch_takes_its_own_task_only_and_leaves_the_order(tasks: Tasks) -> None:
+    tasks.rules = Rules(batches={"sale": 3})
+    tasks.add("sale 1", "mail 1", "sale 2", "mail 2")
+    assert [tasks.claimed(), tasks.claimed(), tasks.claimed()] == [
+        ["sale 1", "sale 2"],
+        ["mail 1"],
+        ["mail 2"],
+    ]
+
+
+def test_a_batch_counts_as_one_under_a_limit(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"sale": 2}, batches={"sale": 3})
+    tasks.add(*(f"sale {n}" for n in range(1, 10)))
+    assert [len(tasks.claim()), len(tasks.claim()), len(tasks.claim())] == [3, 3, 0]
+
+
+def test_who_is_to_run_alone_or_died_once_joins_no_batch(tasks: Tasks) -> None:
+    tasks.rules = Rules(batches={"sale": 9})
+    tasks.add("sale 1", "sale 2", "sale 3", "sale 4")
+    tasks.make_suspect("sale 2", deaths=1)
+    tasks.queue.database.write(lambda c: c.execute("UPDATE jobs SET alone = 1 WHERE uuid = 'sale 3'"))
+    assert [tasks.claimed(), tasks.claimed(), tasks.claimed()] == [
+        ["sale 1", "sale 4"],
+        ["sale 2"],
+        ["sale 3"],
+    ]
+
+
+def test_a_batch_that_kills_its_process_is_tried_one_by_one(tasks: Tasks) -> None:
+    tasks.rules = Rules(batches={"sale": 9})
+    tasks.add("sale 1", "sale 2", "sale 3")
+    assert len(tasks.claim("i1")) == 3
+    tasks.queue.free("i1")
+    assert [tasks.claimed("i2"), tasks.claimed("i2"), tasks.claimed("i2")] == [
+        ["sale 1"],
+        ["sale 2"],
+        ["sale 3"],
+    ]
+
+
+# Suspects
+
+
+def test_a_job_that_died_once_runs_beside_others(tasks: Tasks) -> None:
+    tasks.add("bad 1", "good 1")
+    tasks.make_suspect("bad 1", deaths=1)
+    assert tasks.all_claimed() == ["bad 1", "good 1"]
+
+
+def test_nothing_starts_beside_a_suspect(tasks: Tasks) -> None:
+    tasks.add("bad 1", "good 1", "good 2")
+    tasks.make_suspect("bad 1")
+    (suspect,) = tasks.claim()
+    assert tasks.claim() == []
+    tasks.finish(suspect)
+    assert tasks.all_claimed() == ["good 1", "good 2"]
+
+
+def test_a_suspect_waits_until_it_is_alone_and_nobody_overtakes_it(tasks: Tasks) -> None:
+    tasks.add("good 1", "good 2", "bad 1", "good 3")
+    tasks.make_suspect("bad 1")
+    first, second = tasks.claim()[0], tasks.claim()[0]
+    assert tasks.claim() == []
+    tasks.finish(first)
+    assert tasks.claim() == []
+    tasks.finish(second)
+    assert tasks.claimed() == ["bad 1"]
+
+
+def test_two_suspects_run_one_after_the_other(tasks: Tasks) -> None:
+    tasks.add("bad 1", "bad 2")
+    tasks.make_suspect("bad 1")
+    tasks.make_suspect("bad 2")
+    (first,) = tasks.claim()
+    assert tasks.claim() == []
+    tasks.finish(first)
+    assert tasks.claimed() == ["bad 2"]
+
+
+def test_a_suspect_holds_up_its_own_instance_only(tasks: Tasks) -> None:
+    tasks.add("bad 1", "good 1", "good 2")
+    tasks.make_suspect("bad 1")
+    assert tasks.claimed("i1") == ["bad 1"]
+    assert [tasks.claimed("i2"), tasks.claimed("i2"), tasks.claimed("i1")] == [["good 1"], ["good 2"], []]
+
+
+def test_a_suspect_that_is_not_next_holds_nobody_up(tasks: Tasks) -> None:
+    tasks.add("bad 1", priority=-1)
+    tasks.add("good 1", "good 2")
+    tasks.make_suspect("bad 1")
+    assert [tasks.claimed(), tasks.claimed(), tasks.claimed()] == [["good 1"], ["good 2"], []]
+
+
+@pytest.mark.parametrize("rules", [Rules(), Rules(limits={"bad": 1})], ids=["paused", "limited"])
+def test_a_suspect_that_may_not_start_anyway_holds_nobody_up(tasks: Tasks, rules: Rules) -> None:
+    tasks.add("bad 0", "bad 1", "good 1", "good 2")
+    if rules.limits:
+        assert tasks.claimed("elsewhere") == ["bad 0"]
+    else:
+        tasks.pause("bad")
+    tasks.make_suspect("bad 1")
+    tasks.rules = rules
+    assert tasks.all_claimed() == ["good 1", "good 2"]
+
+
+def test_a_suspect_behind_a_paused_head_runs_alone_all_the_same(tasks: Tasks) -> None:
+    tasks.add("good 1", "paused 1", "bad 1")
+    tasks.pause("paused")
+    tasks.make_suspect("bad 1")
+    (good,) = tasks.claim()
+    assert tasks.claim() == []
+    tasks.finish(good)
+    assert tasks.claimed() == ["bad 1"]
+
+
+def test_the_third_death_is_the_suspects_alone(rig: Rig) -> None:
+    task = rig.huey.task(name="any")(lambda n: n)
+    results = [task(n) for n in range(4)]
+    for _ in range(2):
+        for _ in range(4):
+            assert rig.claim("i1")
+        assert rig.huey.free("i1") == 4
+    assert [job.uuid for job in rig.claim("i2")] == [results[0].id]
+    assert rig.claim("i2") == []
+    assert rig.huey.free("i2") == 1
+    assert [rig.row(result.id)["state"] for result in results] == ["failed", "ready", "ready", "ready"]
+    rig.run_all(workers=4)
+    assert rig.states() == {"failed": 1, "done": 3}
+
+
+def test_all_workers_go_on_when_a_suspect_has_ended(rig: Rig) -> None:
+    met = threading.Barrier(3, timeout=PATIENCE_S)
+    suspect = rig.huey.task(name="suspect")(lambda: None)()
+    together = rig.huey.task(name="together")(lambda n: met.wait() and None)
+    rig.database.write(
+        lambda c: c.execute("UPDATE jobs SET deaths = 2, priority = 9 WHERE uuid = ?", (suspect.id,))
+    )
+    for n in range(3):
+        together(n)
+    rig.run_all(workers=3)
+    assert rig.states() == {"done": 4}
+
+
+def test_workers_that_wait_for_a_suspect_go_on_when_it_is_cancelled(rig: Rig) -> None:
+    go, ran = threading.Event(), threading.Event()
+    with ExitStack() as at_the_end:
+        at_the_end.callback(go.set)
+        hold = rig.huey.task(name="hold")(lambda: go.wait(PATIENCE_S) and None)()
+        at_the_end.enter_context(rig.consuming(workers=2))
+        until(lambda: rig.row(hold.id)["state"] == "running")
+        rig.huey.pause()
+        suspect = rig.huey.task(name="suspect")(lambda: None)()
+        rig.huey.task(name="next")(ran.set)()
+        rig.database.write(lambda c: c.execute("UPDATE jobs SET deaths = 2 WHERE uuid = ?", (suspect.id,)))
+        rig.huey.resume()
+        assert rig.huey.cancel(suspect.id)
+        assert ran.wait(PATIENCE_S)
+        go.set()
+
+
+# Bodies that hang
+
+
+def die_after(rig: Rig, seconds: float) -> str:
+    """Have a job's process die so long after the start; return its id."""
+    result = rig.huey.task(name="slow", timeout=60)(lambda: None)()
+    rig.claim("i1")
+    rig.clock.advance(seconds)
+    rig.huey.free("i1")
+    return str(result.id)
+
+
+def test_a_job_that_hung_until_its_process_died_lets_others_go_first(rig: Rig) -> None:
+    row = rig.row(die_after(rig, 61))
+    assert (row["state"], row["deaths"], row["attempt"]) == ("scheduled", 1, 0)
+    assert row["run_at"] == pytest.approx(rig.clock() + 60, abs=5)
+
+
+def test_a_job_that_was_within_its_time_is_ready_at_once(rig: Rig) -> None:
+    row = rig.row(die_after(rig, 50))
+    assert (row["state"], row["deaths"], row["run_at"]) == ("ready", 1, None)
+
+
+def test_a_job_that_hung_at_its_third_death_is_on_the_shelf(rig: Rig) -> None:
+    uuid = die_after(rig, 61)
+    for _ in range(2):
+        rig.clock.advance(61)
+        rig.promote()
+        rig.claim("i1")
+        rig.clock.advance(61)
+        rig.huey.free("i1")
+    assert (rig.row(uuid)["state"], rig.row(uuid)["deaths"]) == ("failed", 3)
+
+
+# Costs
+
+
+def plan(queue: Queue, sql: str, *parameters: object) -> str:
+    return " | ".join(row["detail"] for row in queue.database.read(f"EXPLAIN QUERY PLAN {sql}", parameters))
+
+
+def test_a_claim_with_barred_tasks_reads_the_heads_only(tasks: Tasks) -> None:
+    found = plan(tasks.queue, claims.NEXT_ALLOWED.format(barred="?"), "mail")
+    assert "jobs_ready_by_task (task=?)" in found
+    assert "SCAN jobs" not in found
+    assert "SEARCH jobs USING INTEGER PRIMARY KEY" in found
+
+
+def test_a_batch_is_read_from_its_tasks_own_index(tasks: Tasks) -> None:
+    found = plan(tasks.queue, claims.BATCH, "sale", 10)
+    assert "jobs_ready_by_task (task=?)" in found
+    assert "TEMP B-TREE" not in found
+
+
+def test_looking_for_suspects_reads_their_index(tasks: Tasks) -> None:
+    assert "jobs_suspect" in plan(
+        tasks.queue, "SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
+    )
