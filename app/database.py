@@ -27,6 +27,7 @@ Parameters = Sequence[Any] | dict[str, Any]
 
 WAIT_S = 10.0
 SLOW_TRANSACTION_S = 2.0
+DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 log = logging.getLogger("postroom.database")
 _abandoned: list[object] = []
@@ -93,7 +94,8 @@ class Database:
         if self.in_transaction:
             with self.transaction() as connection:
                 return work(connection)
-        return cast(T, self.writer.write(work, durable))
+        with _said_clearly():
+            return cast(T, self.writer.write(work, durable))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -108,7 +110,7 @@ class Database:
             with self._savepoint(mine, mine.connection) as connection:
                 yield connection
             return
-        with self.writer.exclusive() as connection:
+        with _said_clearly(), self.writer.exclusive() as connection:
             mine.connection, mine.callbacks = connection, []
             started = time.monotonic()
             try:
@@ -264,6 +266,20 @@ class Database:
             "A transaction held the writer for %.1f s at %s:%d: move what is slow (sending, waiting) out of it.",
             seconds, frame.f_code.co_filename, frame.f_lineno,
         )  # fmt: skip
+
+
+@contextmanager
+def _said_clearly() -> Iterator[None]:
+    """Turn what the disk says through SQLite into the kit's own error."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DISK_ERRORS:
+            raise
+        raise DatabaseUnusableError(
+            f"the database cannot be written: {error}. Nothing of this was kept; make room, or make the folder of "
+            "DATA_DIR writable."
+        ) from error
 
 
 database = cast(Database, LocalProxy(lambda: current_app.extensions["database"]))

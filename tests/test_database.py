@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.database import Database
-from app.errors import DatabaseBusyError
+from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tests.engine_rig import Threads, numbers, put
 
 
@@ -224,3 +224,24 @@ def test_data_version_changes_with_a_commit_and_only_then(database: Database) ->
     assert database.data_version() == before
     put(database, 1)
     assert database.data_version() != before
+
+
+def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_done(database: Database) -> None:
+    database.write(lambda connection: connection.execute("CREATE TABLE letters (text TEXT)"))
+    pages = database.writer.connection.execute("PRAGMA page_count").fetchone()[0]
+    database.writer.connection.execute(f"PRAGMA max_page_count = {pages}")
+    fill = ("INSERT INTO letters VALUES (?)", ("x" * 100_000,))
+    with pytest.raises(DatabaseUnusableError, match="cannot be written: database or disk is full"):
+        database.write(lambda connection: connection.execute(*fill))
+
+    def small_and_large() -> None:
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO letters VALUES ('small')")
+            connection.execute(*fill)
+
+    with pytest.raises(DatabaseUnusableError):
+        small_and_large()
+    assert database.read("SELECT * FROM letters") == []
+    database.writer.connection.execute("PRAGMA max_page_count = 1000000")
+    database.write(lambda connection: connection.execute(*fill))
+    assert len(database.read("SELECT * FROM letters")) == 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from huey.consumer import Consumer, Worker
 
-from app.errors import DatabaseBusyError
+from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tasks.engine import jobs
 from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
@@ -76,7 +76,7 @@ class BellWorker(Worker):
             claim_for = None if self.stop_flag.is_set() else self._who()
             try:
                 return list(self.huey.finish(ended, claim_for, self.huey.rules()))
-            except (DatabaseBusyError, sqlite3.OperationalError, MemoryError) as error:
+            except (DatabaseBusyError, DatabaseUnusableError, sqlite3.OperationalError, MemoryError) as error:
                 log.error("The end of %d jobs is not written yet (%s); trying again", len(ended), error)
             except Exception as error:
                 log.exception("The end of %d jobs cannot be written: they fail", len(ended))
