@@ -132,3 +132,10 @@ def test_its_examples_run_as_they_stand(tmp_path: Path) -> None:
         check=False,
     )
     assert answer.stdout == "303 done HELLO! ['Welcome, Cleo'] ['A Fog of Ledgers']\n", answer.stderr
+
+
+def test_every_fault_names_tests_that_exist() -> None:
+    rows = table("What is guaranteed, and what is not")
+    named = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row[2])]
+    assert len(rows) <= len(named)
+    assert [name for name in named if not (PROJECT_DIR / "tests" / name).is_file()] == []
