@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huey import chord
+from huey import chord, group
 from huey.exceptions import RetryTask, TaskException
 
 from tasks.engine import jobs
@@ -159,6 +159,27 @@ def test_a_result_that_cannot_be_kept_calls_the_error_handler(rig: Rig) -> None:
     rig.huey.enqueue(bad.s().error(handle))
     rig.run_all()
     assert seen == ["PayloadError"]
+
+
+@pytest.mark.parametrize("key", [("x" * 300_000,), b"x" * 300_000], ids=["tuple", "bytes"])
+def test_a_refusal_stays_short_however_long_what_it_names(rig: Rig, give: Any, key: Any) -> None:
+    seen: list[int] = []
+    handle = rig.huey.task(name="handle")(lambda error: seen.append(len(error.message)))
+    bad = rig.huey.task(name="bad")(lambda: {"fine": {key: 1}})
+    result = next(iter(rig.huey.enqueue(group([bad.s().error(handle)]))))
+    rig.run_all(workers=1)
+    assert rig.row(result.id)["state"] == "failed"
+    assert seen[0] < 1000
+
+
+def test_an_error_handler_that_does_not_fit_is_left_out_and_the_job_still_ends(rig: Rig) -> None:
+    handle = rig.huey.task(name="handle")(lambda error: None)
+    bad = rig.huey.task(name="bad")(lambda: {1})
+    sent = bad.s().error(handle)
+    rig.huey.max_job_bytes = len(rig.huey.serialize_task(sent))
+    result = rig.huey.enqueue(sent)
+    with rig.consuming(workers=1):
+        until(lambda: rig.row(result.id)["state"] == "failed", "the job's failure")
 
 
 # Errors that cannot be kept as they are

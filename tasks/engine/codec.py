@@ -16,7 +16,9 @@ from huey.utils import SKIPPED, Error
 
 from app.errors import PayloadError
 
+MAX_MESSAGE_CHARS = 16_384
 PLAIN = (str, bool, type(None))
+MAX_SPELLED_CHARS = 300
 MAX_INT_BITS = 10_000
 """Python reads and writes decimal numbers of up to 4 300 digits, which is 14 284 bits."""
 
@@ -41,15 +43,22 @@ Path = tuple[Any, ...]
 
 
 def _spell(path: Path) -> str:
-    if len(path) == 1:
-        return str(path[0])
-    return f"{_spell(path[0])}[{path[1]!r}]"
+    steps = []
+    while len(path) == 2:
+        steps.append(f"[{_short(repr(path[1]))}]")
+        path = path[0]
+    return str(path[0]) + _short("".join(reversed(steps)))
+
+
+def _short(text: str) -> str:
+    """Leave the middle out of what is too long for a message."""
+    return text if len(text) <= MAX_SPELLED_CHARS else f"{text[:100]}...{text[-100:]}"
 
 
 def _encode_dict(value: dict[Any, Any], path: Path) -> Any:
     for key in value:
         if type(key) is not str:
-            raise _RefusedError(f"{_spell(path)} has the key {key!r}; keys must be str")
+            raise _RefusedError(f"{_spell(path)} has the key {_short(repr(key))}; keys must be str")
     return _escaped({key: encode(item, (path, key)) for key, item in value.items()})
 
 
@@ -96,7 +105,9 @@ def _encode_message(message: Message, path: Path) -> Any:
     }
     for name in message.kwargs:
         if type(name) is not str:
-            raise _RefusedError(f"an argument of {message.name} has the name {name!r}; names must be str")
+            raise _RefusedError(
+                f"an argument of {message.name} has the name {_short(repr(name))}; names must be str"
+            )
     fields["kwargs"] = _escaped(
         {
             name: _encode_argument(argument, f"argument {name!r} of {message.name}")
@@ -171,7 +182,7 @@ def encode(value: Any, path: Path) -> Any:
 
 def _message_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return str(error)[:MAX_MESSAGE_CHARS]
     except Exception as failed:
         return f"(its message cannot be shown: {type(failed).__name__})"
 

@@ -17,7 +17,7 @@ from huey import Huey
 from huey.utils import Error
 
 from app.database import Database
-from app.errors import DeadlockError, JobTooLargeError
+from app.errors import DeadlockError, JobTooLargeError, PostroomError
 from tasks.engine import jobs
 from tasks.engine.batches import Batch, next_batch_at
 from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
@@ -114,7 +114,10 @@ class NotingHuey(Huey):
         if task.on_error is not None:
             handler = copy.copy(task.on_error)
             handler.extend_data(error)
-            self.enqueue(handler)
+            try:
+                self.enqueue(handler)
+            except PostroomError:
+                log.exception("The error handler of job %s cannot be enqueued", task.id)
         self._abort_chord_member(task, failure)
 
     # What Huey does around a body: noted there, done at once elsewhere
