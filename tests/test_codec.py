@@ -191,6 +191,18 @@ def test_what_would_not_come_back_is_refused_by_name_and_place(value: Any, messa
         huey.serialize_task(add.s(value))
 
 
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize("value", [{(LONG,): 1}, {LONG: {1}}, [[{LONG: [{1}]}]]], ids=lambda value: None)
+def test_the_error_stays_short_however_long_the_place(value: Any) -> None:
+    for _ in range(100):
+        value = {"a key of some length": value}
+    with pytest.raises(PayloadError) as caught:
+        huey.serialize_task(add.s(value))
+    assert len(str(caught.value)) < 1000
+
+
 def test_the_error_names_a_keyword_argument_and_the_second_position() -> None:
     with pytest.raises(PayloadError, match=r"argument 'colour' of \S*add\[0\] is of type"):
         huey.serialize_task(add.s(1, colour=[Colour.RED]))
