@@ -27,6 +27,7 @@ Parameters = Sequence[Any] | dict[str, Any]
 
 WAIT_S = 10.0
 SLOW_TRANSACTION_S = 2.0
+QUIET_WAL_BYTES = 4 * 1024 * 1024
 DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 log = logging.getLogger("postroom.database")
@@ -140,6 +141,12 @@ class Database:
     def writer(self) -> Writer:
         """Return the one writer of this process, opening the file if need be."""
         return self._writer or self.open()
+
+    def shrink_wal(self) -> None:
+        """Empty the write-ahead log if a busy time has left it large; for quiet moments."""
+        wal = self._beside("-wal")
+        if wal.exists() and wal.stat().st_size > QUIET_WAL_BYTES:
+            self.writer.checkpoint()
 
     # Opening and closing
 

@@ -95,6 +95,16 @@ class Writer:
         finally:
             self.pass_turn()
 
+    def checkpoint(self) -> None:
+        """Move the WAL's content into the file and empty it, as far as readers allow."""
+        deadline = time.monotonic() + self.wait_s
+        self.take_turn()
+        try:
+            with self._file_turn(deadline):
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.pass_turn()
+
     def close(self) -> None:
         """Close the connection, in turn."""
         self.take_turn()

@@ -166,7 +166,7 @@ REFUSED = [
     (range(3), "of type builtins.range"),
     (object(), "of type builtins.object"),
     (print, "of type builtins.builtin_function_or_method"),
-    (pathlib.PurePosixPath("/tmp"), r"PurePosixPath; .*Pass an id, or a path as str"),
+    (pathlib.PurePosixPath("books/cover.png"), r"PurePosixPath; .*Pass an id, or a path as str"),
     (Colour.RED, "Colour"),
     (Level.HIGH, "Level"),
     (Name("x"), "Name"),

@@ -14,7 +14,7 @@ import pytest
 from sqlite_utils import Database as Tables
 from sqlite_utils import Migrations
 
-from app.database import Database
+from app.database import QUIET_WAL_BYTES, Database
 from app.database_damage import set_aside_if_damaged
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tests.engine_rig import Threads, numbers, put, until
@@ -229,3 +229,14 @@ def test_a_database_that_cannot_have_its_turn_closes_all_the_same(database: Data
     with held_by_another_process(database, "turn"):
         database.close()
     assert numbers(database) == [1]
+
+
+def test_a_large_wal_is_emptied_in_a_quiet_moment(database: Database) -> None:
+    wal = database.path.with_name(database.path.name + "-wal")
+    with database.transaction() as connection:
+        connection.execute("CREATE TABLE letters (text BLOB)")
+        connection.executemany("INSERT INTO letters VALUES (?)", [(b"x" * 100_000,) for _ in range(60)])
+    assert wal.stat().st_size > QUIET_WAL_BYTES
+    database.shrink_wal()
+    assert wal.stat().st_size == 0
+    assert database.read("SELECT COUNT(*) FROM letters")[0][0] == 60

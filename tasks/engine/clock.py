@@ -126,6 +126,8 @@ class Clock(BaseProcess):
         gone = self.huey.database.write(lambda connection: upkeep.prune(connection, ages, now), durable=False)
         idle = not gone and self.consumer.is_idle()
         left = self.huey.database.write(upkeep.vacuum, durable=False) if idle else 0
+        if idle and not left:
+            self.huey.database.shrink_wal()
         self._upkeep_due = time.monotonic() + (UPKEEP_PAUSE_S if gone or left else UPKEEP_S)
 
     def _end_pauses(self) -> None:

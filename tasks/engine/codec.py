@@ -110,7 +110,7 @@ def _encode_message(message: Message, path: Path) -> Any:
             )
     fields["kwargs"] = _escaped(
         {
-            name: _encode_argument(argument, f"argument {name!r} of {message.name}")
+            name: _encode_argument(argument, f"argument {_short(repr(name))} of {message.name}")
             for name, argument in message.kwargs.items()
         }
     )
