@@ -263,3 +263,33 @@ def test_an_immediate_job_that_fails_says_so_in_its_result(immediate: Rig) -> No
     result = immediate.huey.task()(fail)()
     with pytest.raises(TaskException, match="no"):
         result.get()
+
+
+def test_a_transaction_inside_bulk_takes_its_jobs_along(rig: Rig, give: Any) -> None:
+    def fail_inside() -> None:
+        with rig.database.transaction():
+            give(2)
+            raise LookupError
+
+    with rig.huey.bulk():
+        give(1)
+        with pytest.raises(LookupError):
+            fail_inside()
+        with rig.database.transaction():
+            give(3)
+        assert rig.states() == {
+            "ready": 1
+        }  # the third came with its transaction, the first waits for the end
+    assert rig.states() == {"ready": 2}
+
+
+def test_what_follows_a_job_is_announced_when_it_is_written(rig: Rig, give: Any) -> None:
+    seen: list[tuple[str, int]] = []
+
+    @rig.huey.signal("enqueued")
+    def note(signal: str, task: Any) -> None:
+        seen.append((task.name, sum(rig.states().values())))
+
+    rig.huey.enqueue(give.s(1).then(give))
+    rig.run_next()
+    assert seen == [("give", 0), ("give", 2)]

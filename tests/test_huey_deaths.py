@@ -117,3 +117,34 @@ def test_a_chord_whose_member_waits_for_weeks_still_fires(rig: Rig, give: Any, g
     rig.database.write(lambda connection: upkeep.prune(connection, ages, rig.clock()))
     rig.run_all()
     assert result.get() == 2
+
+
+def test_a_lock_goes_with_the_process_that_held_it(rig: Rig, give: Any) -> None:
+    held = threading.Event()
+
+    @rig.huey.task(name="holds")
+    def holds() -> None:
+        rig.huey.lock_task("till").acquire()
+        held.set()
+
+    holds()
+    rig.huey.run(rig.claim("i1"))  # its end is never written
+    assert held.is_set()
+    assert rig.huey.is_locked("till")
+    rig.huey.free("i1")
+    assert not rig.huey.is_locked("till")
+
+
+def test_a_lock_taken_outside_a_body_stays_when_a_process_dies(rig: Rig, give: Any) -> None:
+    rig.huey.lock_task("till").acquire()
+    give(1)
+    die(rig, 1)
+    assert rig.huey.is_locked("till")
+
+
+def test_a_member_of_an_unknown_task_lets_its_chord_fire(rig: Rig, give: Any, gather: Any) -> None:
+    gone = rig.huey.task(name="gone")(lambda: 1)
+    result = rig.huey.enqueue(chord([give.s(1), gone.s().then(give)], gather.s()))
+    gone.unregister()
+    rig.run_all()
+    assert result.get() == 2

@@ -131,7 +131,9 @@ def test_a_value_goes_when_it_has_expired_and_one_without_an_end_stays(queue: Qu
     for key, expires_at in [("old", NOW - 1), ("now", NOW), ("later", NOW + 1), ("flag", None)]:
         values = (key, b"1", expires_at)
         queue.database.write(
-            lambda c, values=values: c.execute("INSERT INTO huey_data VALUES (?, ?, ?)", values)
+            lambda c, values=values: c.execute(
+                "INSERT INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)", values
+            )
         )
     prune_all(queue)
     assert queue.all("SELECT key FROM huey_data ORDER BY key") == [("flag",), ("later",), ("now",)]

@@ -210,6 +210,7 @@ class EmbeddedConsumer(Consumer):
                     self.check_worker_health()
                 else:
                     self.instance.sweep()
+                    self.huey.has_siblings = bool(self.instance.others())
                     self._take_place()
             except Exception:
                 log.exception("The consumer's supervisor stumbled; it goes on")

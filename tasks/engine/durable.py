@@ -15,11 +15,11 @@ from huey.api import ResultGroup, chord, group
 
 from app.database import Database
 from app.settings import Settings
-from tasks.engine import jobs, overview, queries, shelf
+from tasks.engine import jobs, overview, queries
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.codec import JsonSerializer
-from tasks.engine.running import RunningHuey
+from tasks.engine.operating import OperatedHuey
 from tasks.engine.schema import migrations
 from tasks.engine.storage import ImmediateStorage, SqlStorage
 from tasks.engine.upkeep import Ages
@@ -29,7 +29,7 @@ SIBLING_LOOK_S = 0.025
 ALONE_LOOK_S = 1.0
 
 
-class DurableHuey(RunningHuey):
+class DurableHuey(OperatedHuey):
     """A Huey whose queue is a table of the app's database."""
 
     migrations = migrations
@@ -119,14 +119,17 @@ class DurableHuey(RunningHuey):
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
-        self._emit(signals.SIGNAL_ENQUEUED, task)
-        outcome = self._notes()
+        here, outcome = self._here, self._notes()
         if outcome is not None:
             outcome.follow_ups.append(new_job)
-        elif self._here.gathered is not None:
-            self._here.gathered.append(new_job)
+            outcome.announced.append(task)
         else:
-            self._insert([new_job])
+            self._emit(signals.SIGNAL_ENQUEUED, task)
+            # A transaction opened since the gathering began takes its jobs with it, or loses them with it.
+            if here.gathered is None or self.database.in_transaction != here.gathers_in_transaction:
+                self._insert([new_job])
+            else:
+                here.gathered.append(new_job)
         if not self.results:
             return None
         results = self._pipeline_results(task)
@@ -139,7 +142,7 @@ class DurableHuey(RunningHuey):
             yield
             return
         gathered: list[jobs.NewJob] = []
-        self._here.gathered = gathered
+        self._here.gathered, self._here.gathers_in_transaction = gathered, self.database.in_transaction
         try:
             yield
         finally:
@@ -212,39 +215,6 @@ class DurableHuey(RunningHuey):
         self._insert([self._new_job(task)])
         self._emit(signals.SIGNAL_SCHEDULED, task)
 
-    # By hand
-
-    def redrive(self, uuid: str | None = None, task: str | None = None) -> int:
-        """Run failed jobs again: one by its uuid, all of a task by its name, or all; return how many."""
-        now = self.now()
-        count = self.database.write(lambda connection: shelf.redrive(connection, now, uuid, task))
-        self.database.after_commit(lambda: self.ready_bell.ring(count))
-        return count
-
-    def cancel(self, uuid: str) -> bool:
-        """Cancel a job that waits; False when it runs already or has ended."""
-        now = self.now()
-        cancelled = self.database.write(lambda connection: self.cancel_waiting(connection, uuid, now))
-        self.database.after_commit(lambda: self.end_calls.call(uuid))
-        self.database.after_commit(self.ready_bell.ring_all)  # its chord goes on, or who waited for a suspect
-        return cancelled
-
-    def delete_failed(self, uuid: str) -> bool:
-        """Take a failed job off the shelf for good."""
-        return self.database.write(lambda connection: shelf.delete_failed(connection, uuid))
-
-    def pause(self, task: str = "", seconds: float | None = None, reason: str = "paused by hand") -> None:
-        """Let no job of a task (of the whole queue, by default) start, for a time or until `resume`."""
-        until_at = None if seconds is None else self.now() + seconds
-        self.database.write(lambda connection: shelf.pause(connection, task, reason, until_at))
-        self.database.after_commit(self.clock_bell.ring)
-
-    def resume(self, task: str = "") -> bool:
-        """Lift a pause; False when there was none."""
-        lifted = self.database.write(lambda connection: shelf.resume(connection, task))
-        self.database.after_commit(self.ready_bell.ring_all)
-        return lifted
-
     # Waiting and looking
 
     def wait_until(self, uuid: str, is_so: Callable[[], bool], deadline: float | None) -> bool:
@@ -277,23 +247,3 @@ class DurableHuey(RunningHuey):
             if time.monotonic() >= deadline:
                 return False
             self.idle_bell.wait(seen, min(ALONE_LOOK_S, deadline - time.monotonic()))
-
-    def job(self, uuid: str) -> dict[str, Any] | None:
-        """Describe a job for its holder, or return None; times are unix seconds."""
-        return overview.job(self.database, self.serializer, uuid)
-
-    def overview(self) -> dict[str, Any]:
-        """Describe the queue, its workers and instances; times are unix seconds."""
-        return overview.queue(self.database, self.now())
-
-    def list_jobs(self, state: str, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Describe the newest jobs of a state, for the operator; times are unix seconds."""
-        return overview.listed(self.database, state, task, limit)
-
-    def details(self, uuid: str) -> dict[str, Any] | None:
-        """Describe a job for the operator: its arguments and each failed attempt, beside what its holder sees."""
-        return overview.details(self.database, self.serializer, uuid)
-
-    def health(self) -> list[str]:
-        """Return a sentence for everything that keeps jobs from running; empty when all is well."""
-        return overview.health(self.database, self.now(), self.rules().limits)

@@ -176,7 +176,8 @@ def write_beside(connection: sqlite3.Connection, ending: Ending, now: float) -> 
     insert(connection, ending.follow_ups, now)
     for key, value in ending.data.items():
         connection.execute(
-            "INSERT OR REPLACE INTO huey_data VALUES (?, ?, ?)", (key, value, ending.data_expires_at)
+            "INSERT OR REPLACE INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)",
+            (key, value, ending.data_expires_at),
         )
     for key in ending.deleted_keys:
         connection.execute("DELETE FROM huey_data WHERE key = ?", (key,))
@@ -237,8 +238,10 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
         f" RETURNING {CLAIMED}",
         (int(died), now, instance),
     ).fetchall()
+    freed = [ClaimedJob(*row) for row in rows]
+    connection.executemany("DELETE FROM huey_data WHERE job = ?", [(job.uuid,) for job in freed])  # its locks
     connection.execute("DELETE FROM instances WHERE id = ?", (instance,))
-    return [ClaimedJob(*row) for row in rows]
+    return freed
 
 
 def shelve(

@@ -32,6 +32,7 @@ class _Here(threading.local):
 
     outcome: Outcome | None = None
     gathered: list[jobs.NewJob] | None = None
+    gathers_in_transaction = False
     batch: Batch | None = None
     body_depth = 0
 
@@ -61,6 +62,12 @@ class NotingHuey(Huey):
     def in_body(self) -> bool:
         """Say whether the present thread runs a job's body."""
         return self._here.body_depth > 0
+
+    @property
+    def running_job(self) -> str | None:
+        """Name the job whose body the present thread runs."""
+        outcome = self._here.outcome
+        return outcome.uuid if outcome is not None and outcome.in_body else None
 
     def refuse_to_wait(self) -> None:
         """Raise DeadlockError where waiting for a job's result could never end."""
@@ -104,6 +111,7 @@ class NotingHuey(Huey):
         outcome.state, outcome.retrying, outcome.chord_part = "failed", False, None
         outcome.note_exception(error, traceback.format_exc())
         outcome.follow_ups.clear()
+        outcome.announced.clear()
         if task is None:
             return
         failure = Error(self.build_error_result(task, error))

@@ -11,7 +11,7 @@ from typing import Any
 
 from huey.exceptions import HueyException
 from huey.signals import SIGNAL_ENQUEUED
-from huey.utils import SKIPPED, Error
+from huey.utils import SKIPPED, ChordConfig, Error
 
 from app.errors import PostroomError
 from tasks.engine import claims, jobs, shelf
@@ -94,6 +94,8 @@ class RunningHuey(NotingHuey):
         for (job, outcome), was_mine in zip(ended, mine, strict=True):
             if not was_mine:
                 log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
+            else:
+                self._announce(outcome)
             self._tell(job, outcome, rules)
         if not claimed:
             self.idle_bell.ring_all()
@@ -111,6 +113,7 @@ class RunningHuey(NotingHuey):
         count, buried = self.database.write(free)
         for job, outcome in buried:
             log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, outcome.reason)
+            self._announce(outcome)
             self._tell(job, outcome, self.rules())
         return count
 
@@ -120,8 +123,9 @@ class RunningHuey(NotingHuey):
         outcome = self._here.outcome = Outcome(job.uuid)
         try:
             self.fail_visibly(outcome, self._task_of(job), error)
-        except Exception as undecodable:
-            self.fail_visibly(outcome, None, undecodable)
+        except Exception as unreadable:
+            self.fail_visibly(outcome, None, unreadable)
+            self._report_unread(job, unreadable)
         finally:
             self._here.outcome = before
         return outcome
@@ -139,9 +143,24 @@ class RunningHuey(NotingHuey):
             # calls sys.exit(), a bug.
             log.exception("Job %s (%s) fails", job.uuid, job.task)
             self.fail_visibly(outcome, task, error)
+            if task is None:
+                self._report_unread(job, error)
         finally:
             self._here.outcome = None
         return outcome
+
+    def _report_unread(self, job: jobs.ClaimedJob, error: BaseException) -> None:
+        """Tell the chord of a job that no task can be made of, if its message can be read at all."""
+        failure = Error({"error": words_of(error), "task_id": job.uuid, "retries": 0, "traceback": None})
+        try:
+            message = self.serializer.deserialize(job.payload)
+            while message is not None and message.chord_config is None:
+                message = message.on_complete
+            if message is not None:
+                *place, callback = message.chord_config
+                self._check_chord(ChordConfig(*place, self._registry.create_task(callback)), failure)
+        except Exception:
+            log.exception("Job %s cannot be read at all: if it is in a chord, that never fires", job.uuid)
 
     def _finish_one(
         self, connection: sqlite3.Connection, job: jobs.ClaimedJob, outcome: Outcome, now: float
@@ -192,12 +211,17 @@ class RunningHuey(NotingHuey):
             failure = self.serializer.serialize(Error(self.build_error_result(callback, error)))
             jobs.shelve(connection, callback.id, words_of(error), now, failure)
 
+    def _announce(self, outcome: Outcome) -> None:
+        """Send Huey's signal for what was enqueued with a job's end, as that is written."""
+        for task in (*outcome.announced, outcome.fired_callback):
+            if task is not None:
+                self._emit(SIGNAL_ENQUEUED, task)
+
     def _tell(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
         """Wake whom a job's end concerns: who waits for it or for what followed, and the workers."""
         for uuid in (job.uuid, *outcome.data):
             self.end_calls.call(uuid)
         if outcome.fired_callback is not None:
-            self._emit(SIGNAL_ENQUEUED, outcome.fired_callback)
             self.end_calls.call(outcome.fired_callback.id)
         if outcome.follow_ups or outcome.chord_part or outcome.retrying:
             self.clock_bell.ring()

@@ -96,7 +96,9 @@ OTHERS = (
     "CREATE TABLE pauses (task TEXT PRIMARY KEY, reason TEXT NOT NULL, until_at REAL) WITHOUT ROWID",
     "CREATE TABLE cron_runs (task TEXT, minute INTEGER, PRIMARY KEY (task, minute)) WITHOUT ROWID",
     # What Huey keeps by key: locks, revoke flags, results of pipelines that were never enqueued.
-    "CREATE TABLE huey_data (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires_at REAL)",
+    # A lock that a body took belongs to its job: it goes when the job's process dies.
+    "CREATE TABLE huey_data (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires_at REAL, job TEXT)",
+    "CREATE INDEX huey_data_job ON huey_data (job) WHERE job IS NOT NULL",
     "CREATE TABLE huey_counters (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 

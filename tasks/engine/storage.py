@@ -73,14 +73,17 @@ class SqlStorage(BaseStorage):
         return self.peek_data(key) is not EmptyData
 
     def put_if_empty(self, key: str, value: bytes, ttl: float | None = None) -> bool:
-        """Store a value unless the key has one; with `ttl` (seconds) it frees itself."""
-        now = self.huey.now()
+        """Store a value unless the key has one; with `ttl` (seconds) it frees itself.
+
+        What a body stores goes when the job's process dies, so that no lock stays behind.
+        """
+        now, job = self.huey.now(), self.huey.running_job
 
         def put(connection: sqlite3.Connection) -> bool:
             connection.execute("DELETE FROM huey_data WHERE key = ? AND expires_at <= ?", (key, now))
             expires_at = None if ttl is None else now + ttl
-            sql = "INSERT OR IGNORE INTO huey_data VALUES (?, ?, ?)"
-            return connection.execute(sql, (key, value, expires_at)).rowcount == 1
+            sql = "INSERT OR IGNORE INTO huey_data VALUES (?, ?, ?, ?)"
+            return connection.execute(sql, (key, value, expires_at, job)).rowcount == 1
 
         return self.database.write(put)
 
