@@ -94,7 +94,9 @@ def worker() -> int:
     word = None
     while word is None:
         try:
-            word = heard.get(timeout=1 if sys.platform == "win32" else None)  # there no signal ends a wait
+            word = heard.get(
+                timeout=1
+            )  # a signal may reach another thread, and then ends no wait of this one
         except queue.Empty:
             continue
     consumer.stop()

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Site:
         assert self._serving.wait(within_s), "the site does not serve:\n" + "".join(self.log)
         try:
             assert self.get("/up", within_s)[0] == 200
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise AssertionError(f"the site does not answer ({error}):\n" + "".join(self.log)) from error
         return self
 
