@@ -83,7 +83,9 @@ def make() -> Flask:
 
     @app.post("/api/test/pick-up")
     def start_pick_up() -> dict[str, str]:
-        return {"id": pick_up(time.time()).id}
+        delay_s = request.get_json().get("delay_s", 0)
+        due_at = time.time() + delay_s
+        return {"id": (pick_up.schedule((due_at,), delay=delay_s) if delay_s else pick_up(due_at)).id}
 
     @app.post("/api/test/poison")
     def start_poison() -> dict[str, list[str]]:

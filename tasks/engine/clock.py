@@ -40,6 +40,8 @@ class Clock(BaseProcess):
         self.holds = False
         self._looked = -math.inf
         self._version = 0
+        self._read_version = 0
+        self._read_at = -math.inf
         self._next_run_at: float | None = None
         self._minute: int | None = None
         self._upkeep_due = time.monotonic() + UPKEEP_S
@@ -49,15 +51,21 @@ class Clock(BaseProcess):
         """Do what is due, then sleep until the next thing is."""
         seen = self.huey.clock_bell.rings
         try:
+            # While nobody commits, what was read a second ago still holds: an idle site reads next to nothing.
+            version = self.huey.database.data_version()
+            changed = version != self._read_version or time.monotonic() - self._read_at >= UPKEEP_S
             if time.monotonic() - self._looked >= LOOK_S:
-                self._look_around()
+                self._look_around(changed)
+                changed = changed or self._read_at == -math.inf
             if self.huey.has_siblings:
                 self._notice_commits_elsewhere()
-            self._end_pauses()
+            self._end_pauses(changed)
             if self.holds:
-                self._promote()
+                self._promote(changed)
                 self._fire_cron()
                 self._keep_up()
+            if changed:
+                self._read_version, self._read_at = version, time.monotonic()
         except Exception:
             log.exception("The clock stumbled; it goes on in a second")
             self.stop_flag.wait(LOOK_S)
@@ -69,15 +77,17 @@ class Clock(BaseProcess):
         self.holds = False
         self.lock.release(force=True)
 
-    def _look_around(self) -> None:
+    def _look_around(self, changed: bool) -> None:
         self._looked = time.monotonic()
         instance = self.consumer.instance
-        self.huey.has_siblings = bool(instance.others())
+        if changed:
+            self.huey.has_siblings = bool(instance.others())
         if self.huey.has_siblings and instance.sweep():
             self.huey.ready_bell.ring_all()
         if not self.holds and try_lock(self.lock):
             instance.take_clock()
             self.holds = True
+            self._read_at = -math.inf  # what is due has not been read yet
         self.consumer.recycle_if_stuck()
         if not self.huey.has_siblings:
             # A short-lived process may have come, enqueued and gone since the last look.
@@ -90,8 +100,10 @@ class Clock(BaseProcess):
             self.huey.ready_bell.ring_all()
             self.huey.end_calls.call_all()
 
-    def _promote(self) -> None:
+    def _promote(self, changed: bool) -> None:
         now = self.huey.now()
+        if not changed and (self._next_run_at is None or self._next_run_at > now):
+            return
         row = self.huey.database.read_one(queries.NEXT_RUN_AT)
         self._next_run_at = row[0] if row else None
         if self._next_run_at is None or self._next_run_at > now:
@@ -130,9 +142,11 @@ class Clock(BaseProcess):
             self.huey.database.shrink_wal()
         self._upkeep_due = time.monotonic() + (UPKEEP_PAUSE_S if gone or left else UPKEEP_S)
 
-    def _end_pauses(self) -> None:
+    def _end_pauses(self, changed: bool) -> None:
         """Wake the workers when a pause with an end has ended."""
         now = self.huey.now()
+        if not changed and (self._resumes_at is None or self._resumes_at > now):
+            return
         if self._resumes_at is not None and self._resumes_at <= now:
             self.huey.ready_bell.ring_all()
         row = self.huey.database.read_one(queries.NEXT_RESUME, (now,))
