@@ -111,3 +111,12 @@ def test_who_waits_for_the_last_step_of_a_pipeline_is_called_when_it_breaks(
 
 def test_options_of_huey_that_other_storages_have_are_taken_and_ignored(tmp_path: Path) -> None:
     assert DurableHuey("other", expire_time=60, notify_result=True).name == "other"
+
+
+def test_a_result_stored_by_hand_is_kept_as_long_as_results_are(rig: Rig) -> None:
+    rig.huey.put_result("by-hand", 5)
+    rig.huey.put("setting", 6)
+    assert rig.huey.result("by-hand", preserve=True) == 5
+    rig.clock.advance(rig.huey.ages.result_s + 1)
+    assert rig.huey.get("by-hand", peek=True) is None
+    assert rig.huey.get("setting", peek=True) == 6

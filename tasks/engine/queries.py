@@ -22,7 +22,6 @@ SELECT MIN(
 
 NEXT_RESUME = "SELECT MIN(until_at) FROM pauses WHERE until_at > ?"
 LAST_CRON_RUN = "SELECT MAX(minute) FROM cron_runs WHERE task = ? AND minute <= ?"
-PAUSES = "SELECT task, reason, until_at FROM pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
 LISTED = """
 SELECT uuid, task, state, attempt, deaths, enqueued_at, started_at, finished_at, error FROM jobs
 WHERE state = ?1 AND (?2 IS NULL OR task = ?2) ORDER BY id DESC LIMIT ?3

@@ -39,8 +39,10 @@ class SqlStorage(BaseStorage):
     # Results, flags and locks by key
 
     def put_data(self, key: str, value: bytes, is_result: bool = False) -> None:
-        """Store a value by key."""
-        self._write("INSERT OR REPLACE INTO huey_data (key, value) VALUES (?, ?)", (key, value))
+        """Store a value by key; a result as long as results are kept."""
+        expires_at = self.huey.now() + self.huey.ages.result_s if is_result else None
+        sql = "INSERT OR REPLACE INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)"
+        self._write(sql, (key, value, expires_at))
 
     def peek_data(self, key: str) -> Any:
         """Return the value of a key, or EmptyData."""
