@@ -142,6 +142,7 @@ def test_a_read_only_folder_stops_the_start_with_a_sentence(tmp_path: Path, with
         with CrashSite(tmp_path) as site:
             assert enqueue(site, "before") == 200
             site.wait_for_notes("end", 1)
+            until(site.is_idle, "the record of that end")  # killed before it, the job would rightly run again
     with mounted(tmp_path / "data", "--bind", "-o", "ro", str(tmp_path / "data")):
         site = CrashSite(tmp_path)
         with pytest.raises(AssertionError):
@@ -215,6 +216,7 @@ def test_a_damaged_file_is_set_aside_and_the_site_starts_with_a_new_one_and_says
     assert callable(damage)
     assert enqueue(site, "before") == 200
     site.wait_for_notes("end", 1)
+    until(site.is_idle, "the record of that end")
     site.kill()
     path = site.data_dir / "postroom.db"
     subprocess.run([sys.executable, "-c", LITTLE_IN_THE_WAL, str(path)], check=True)

@@ -124,6 +124,7 @@ def test_a_kill_during_upkeep_undoes_it_and_loses_nothing_that_waits(tmp_path: P
     with CrashSite(tmp_path, UPKEEP_S="0.1", DONE_TTL_S="1") as site:
         site.start_steps(["old-1", "old-2"], 0)
         site.wait_for_notes("end", 2)
+        until(site.is_idle, "the record of both ends")
         site.start_steps(BATCH, 0.5)
         remains = site.die_at("during upkeep")
         assert remains.ids("done") >= {"old-1", "old-2"}
