@@ -15,16 +15,19 @@ PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
 from app import logs  # noqa: E402
-from app.errors import SettingError  # noqa: E402
+from app.errors import PostroomError  # noqa: E402
+from app.secret_key import secret_key  # noqa: E402
 from app.settings import Settings  # noqa: E402
+
+environ = dict(os.environ)
 
 try:
     settings = Settings.read()
-except SettingError as error:
+    # Found or made once, so that every worker process, now and after a reload, has the same.
+    os.environ["SECRET_KEY"] = secret_key(settings)
+except PostroomError as error:
     sys.exit(str(error))
 
-# Made once, so that every worker process, now and after a reload, has the same.
-os.environ.setdefault("SECRET_KEY", settings.secret_key)
 os.environ.setdefault("ADMIN_TOKEN", settings.admin_token)
 
 RELOAD_LOOK_S = 2.0
@@ -64,7 +67,7 @@ def when_ready(server):
     lines = [
         f"Postroom ({settings.environment}) serves {_address(port)}",
         f"  data      {settings.data_dir}",
-        f"  mail      {'built-in inbox, ' + _address(port) + '/inbox' if not settings.mail_url else 'by SMTP'}",
+        f"  mail      {'built-in inbox, ' + _address(port) + '/inbox' if not settings.mail_url else _mail_kind()}",
         f"  operator  ADMIN_TOKEN={os.environ['ADMIN_TOKEN']}",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
@@ -94,6 +97,8 @@ def post_worker_init(worker):
     except PostroomError as error:
         log.error("The site cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the arbiter gives up
+    if worker.age == 1:  # the first, not one after a reload
+        _say_what_does_not_hold()
     if not settings.production:
         threading.Thread(target=_reload_on_edit, args=(worker,), name="Reloader", daemon=True).start()
 
@@ -105,9 +110,20 @@ def worker_exit(server, worker):
         consumer.stop()
 
 
+def _say_what_does_not_hold():
+    from app import doctor  # that of the fresh import
+
+    for check in doctor.glance(settings, environ):
+        log.warning("%s (python3 main.py doctor tells more)", check)
+
+
 def _consumer(worker):
     app = getattr(worker, "wsgi", None)
     return None if app is None else app.extensions["consumer"]
+
+
+def _mail_kind():
+    return "by " + settings.mail_url.split(":", 1)[0].replace("+plain", " (not encrypted)")
 
 
 def _address(port):

@@ -1,4 +1,4 @@
-"""The way in: `python3 main.py [serve|worker|jobs|backup|test]`, and `main.app` for `gunicorn main:app`.
+"""The way in: `python3 main.py [serve|worker|jobs|backup|doctor|test]`, and `main.app` for `gunicorn main:app`.
 
 It parses on any Python 3 (no f-strings), so that an old one can say what is needed.
 """
@@ -27,9 +27,10 @@ USAGE = """usage: python3 main.py [command]
   worker                            one more process that runs jobs and serves no pages
   jobs list|show|retry|cancel       look at jobs and run failed ones again; jobs --help tells more
   backup FILE                       copy the database, while the site runs, into a new file
+  doctor                            which promises hold on this machine, and what to do about the others
   test [--all] [pytest arguments]   the fast tests; with --all the slow ones too"""
 
-COMMANDS = ("serve", "worker", "jobs", "backup", "test")
+COMMANDS = ("serve", "worker", "jobs", "backup", "doctor", "test")
 
 
 def __getattr__(name: str) -> object:
@@ -128,6 +129,14 @@ def backup(arguments: "list[str]") -> int:
     return 0
 
 
+def doctor() -> int:
+    """Say which promises hold here; the exit status is 1 when something is wrong."""
+    from app import doctor
+    from app.settings import Settings
+
+    return doctor.report(Settings.read())
+
+
 def test(arguments: "list[str]") -> int:
     """Run the fast tests, or with --all every test; CI then takes a skipped test for a failed one."""
     import pytest
@@ -144,7 +153,7 @@ def main(arguments: "list[str]") -> int:
     if command in ("help", "--help", "-h"):
         print(USAGE)
         return 0
-    if command not in COMMANDS or (rest and command in ("serve", "worker")):
+    if command not in COMMANDS or (rest and command in ("serve", "worker", "doctor")):
         print(USAGE, file=sys.stderr)
         return 2
     try:
@@ -154,6 +163,8 @@ def main(arguments: "list[str]") -> int:
         os.chdir(PROJECT_DIR)
         if command in ("test", "jobs"):
             return test(rest) if command == "test" else jobs(rest)
+        if command == "doctor":
+            return doctor()
         return worker() if command == "worker" else serve()
     except PostroomError as error:
         print("Postroom: %s" % error, file=sys.stderr)

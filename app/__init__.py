@@ -16,6 +16,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises: SettingError when a variable of the environment cannot be used.
     """
     # Imported inside, so that `import app.settings` costs nothing and no module is imported in a circle.
+    import secrets
+
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -27,7 +29,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     settings = settings or Settings.read()
     app = Flask(__name__)
-    app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_request_bytes)
+    # The kept key is not read here, for this opens no file; gunicorn.conf.py has it in SECRET_KEY by now.
+    cookie_key = settings.secret_key or secrets.token_hex(32)
+    app.config.update(SECRET_KEY=cookie_key, MAX_CONTENT_LENGTH=settings.max_request_bytes)
     if settings.behind_proxy:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)  # type: ignore[method-assign]
 

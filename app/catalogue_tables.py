@@ -93,3 +93,17 @@ def create_sales(db: Tables) -> None:
     db.execute(
         "CREATE TABLE sales (book_id INTEGER PRIMARY KEY REFERENCES books (id), count INTEGER NOT NULL) STRICT"
     )
+
+
+@migrations()
+def add_confirmations(db: Tables) -> None:
+    """Let a subscription count only once it is confirmed by mail, and keep its row when it ends."""
+    for column in (
+        "state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'confirmed', 'unsubscribed'))",
+        "asked_at TEXT",  # when the mail left that asks to confirm it
+        "confirmed_at TEXT CHECK (state <> 'confirmed' OR confirmed_at IS NOT NULL)",
+        "unsubscribed_at TEXT CHECK (state <> 'unsubscribed' OR unsubscribed_at IS NOT NULL)",
+    ):
+        db.execute(f"ALTER TABLE subscriptions ADD COLUMN {column}")
+    # Nobody could confirm anything before: who was subscribed is not to be lost by an update of the site.
+    db.execute("UPDATE subscriptions SET state = 'confirmed', confirmed_at = subscribed_at")

@@ -34,7 +34,7 @@ def set_aside_if_damaged(path: Path, turn_path: Path, wait_s: float) -> None:
     if not path.is_file():
         return
     with _turn(turn_path, wait_s):  # of two processes that start together, one is to find the damage
-        damage = _damage(path, wait_s)
+        damage = find_damage(path, wait_s)
         if damage is None:
             return
         aside = _free_name(path)
@@ -53,7 +53,7 @@ def set_aside_if_damaged(path: Path, turn_path: Path, wait_s: float) -> None:
     )  # fmt: skip
 
 
-def _damage(path: Path, wait_s: float) -> str | None:
+def find_damage(path: Path, wait_s: float) -> str | None:
     """Say what is wrong with a file; None when nothing is, or when it cannot be known (its opener will)."""
     size, wal = path.stat().st_size, path.with_name(path.name + "-wal")
     if size == 0:

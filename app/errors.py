@@ -40,6 +40,20 @@ class NotFoundError(PostroomError):
     status = 404
 
 
+class OperatorOnlyError(PostroomError):
+    """Only the operator may do this, and the request does not show that it is him."""
+
+    code = "operator_only"
+    status = 401
+
+
+class ConflictError(PostroomError):
+    """What is asked for cannot be done to a thing in the state it is in."""
+
+    code = "conflict"
+    status = 409
+
+
 class DatabaseBusyError(PostroomError):
     """The writer's turn did not come within the time limit."""
 

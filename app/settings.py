@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from app.errors import SettingError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-MAIL_SCHEMES = ("smtp+plain",)
+MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
 
 
@@ -57,17 +57,34 @@ def _url(variable: str, text: str) -> str:
 
 
 def _mail_url(variable: str, text: str) -> str:
-    expected = "unset (the built-in inbox) or smtp+plain://host:port"
+    expected = (
+        "unset (the built-in inbox), smtp://user:password@host:587, smtps://user:password@host:465, "
+        "smtp+plain://host:25 or resend://api_key"
+    )
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in MAIL_SCHEMES and bool(parts.hostname) and (parts.port or 25) > 0
-        usable = usable and parts.username is None  # nothing in the clear would be sent to sign in with
+        usable = parts.scheme in MAIL_SCHEMES and bool(parts.hostname)
+        usable = usable and (parts.scheme == "resend" or (parts.port or 25) > 0)
+        usable = usable and (parts.scheme == "resend" or (parts.username is None) == (parts.password is None))
+        usable = usable and (
+            parts.scheme != "smtp+plain" or parts.username is None
+        )  # no password in the clear
     except ValueError:
         usable = False
     if not usable:
         # The value may hold a password: say only what kind of address it is.
         raise SettingError(variable, text.split(":", 1)[0] + ":...", expected)
     return text
+
+
+def _delays(variable: str, text: str) -> tuple[float, ...]:
+    try:
+        delays = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        delays = ()
+    if not delays or not all(0 < delay <= 7 * 24 * 3600 for delay in delays):
+        raise SettingError(variable, text, "seconds, separated by commas, such as 60,300,900")
+    return delays
 
 
 def _sender(variable: str, text: str) -> str:
@@ -103,8 +120,36 @@ class Settings:
     mail_from: str = _setting(
         "MAIL_FROM", _sender, "Postroom <postroom@localhost>", "", "sender of every mail"
     )
+    mail_per_minute: int = _setting(
+        "MAIL_PER_MINUTE",
+        _whole(0, 10**6),
+        0,
+        "mails",
+        "most mails a minute, as your provider allows; 0: no limit",
+    )
+    mail_retry_delays_s: tuple[float, ...] = _setting(
+        "MAIL_RETRY_DELAYS_S", _delays, (300, 900, 1800, 3600, 7200, 14400), "seconds",
+        "waits before a refused mail is tried again; the last repeats",
+    )  # fmt: skip
+    mail_pause_delays_s: tuple[float, ...] = _setting(
+        "MAIL_PAUSE_DELAYS_S", _delays, (5, 30, 60, 300, 900), "seconds",
+        "pauses of all mail while the server cannot be used; the last repeats",
+    )  # fmt: skip
+    mail_expires_s: int = _setting(
+        "MAIL_EXPIRES_S", _whole(1, 10**9), 4 * 24 * 3600, "seconds", "how long a mail is tried"
+    )
+    mail_ttl_s: int = _setting(
+        "MAIL_TTL_S", _whole(1, 10**9), 30 * 24 * 3600, "seconds", "how long a mail that has ended is kept"
+    )
+    confirm_ttl_s: int = _setting(
+        "CONFIRM_TTL_S",
+        _whole(1, 10**9),
+        7 * 24 * 3600,
+        "seconds",
+        "how long a subscription may be confirmed",
+    )
     public_url: str = _setting("PUBLIC_URL", _url, "", "", "the site's address in links of mails")
-    secret_key: str = _setting("SECRET_KEY", _text, lambda: secrets.token_hex(32), "", "signs cookies")
+    secret_key: str = _setting("SECRET_KEY", _text, "", "", "signs cookies and the links in mails")
     admin_token: str = _setting(
         "ADMIN_TOKEN", _text, lambda: secrets.token_urlsafe(24), "", "the operator's bearer token"
     )

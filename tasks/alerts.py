@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from huey.exceptions import RetryTask
+
 from app import catalogue
+from app.errors import QueueFullError
 from tasks import task
 from tasks.emails import Letter, send_emails
+from tasks.subscriptions import mailing_list
 
 PART = 200
 """Readers of one transaction: the first of them have their mail while the others' is still being made."""
+
+ROOM_LOOK_S = 30
+NEWS_FOR_S = 24 * 3600
+"""A mail about a new book that could not be sent for a day is not sent any more."""
 
 
 @task(retries=10, retry_delay=5, retry_backoff=2)
@@ -16,9 +24,18 @@ def alert_subscribers(book_id: int) -> int:
 
     Safe to repeat: yes, a mail is known by its book and subscription; who has it does not get it again.
     """
-    book, count, last_id = catalogue.book(book_id), 0, 0
-    while readers := catalogue.subscribers(book.genre, after_id=last_id, limit=PART):
-        letters = [Letter(reader.email, f"book:{book.id}/reader:{reader.id}") for reader in readers]
-        send_emails("book_alert", letters, book=book)
+    book, count, last_id, part = catalogue.book(book_id), 0, 0, PART
+    while readers := catalogue.subscribers(book.genre, after_id=last_id, limit=part):
+        letters = [
+            Letter(reader.email, f"book:{book.id}/reader:{reader.id}", mailing_list=mailing_list(reader))
+            for reader in readers
+        ]
+        try:
+            send_emails("book_alert", letters, policy="hold", expires_in_s=NEWS_FOR_S, book=book)
+        except QueueFullError as full:
+            if part == 1:
+                raise RetryTask(f"the rest follows when there is room: {full}", delay=ROOM_LOOK_S) from full
+            part = part // 2  # so many at least may fit
+            continue
         count, last_id = count + len(readers), readers[-1].id
     return count

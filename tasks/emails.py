@@ -8,25 +8,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flask import current_app
 from huey import group
 from huey.api import Task
+from huey.exceptions import RetryTask
 
 from app.database import database
 from app.errors import InvalidInputError
-from app.mail import ledger, transports
+from app.mail import by_hand, delivery, lanes, ledger, transports
+from app.mail.attachments import Source
 from app.mail.ledger import Policy
-from app.mail.message import Message, render
-from app.mail.smtp import MailError
+from app.mail.message import MailingList, Message, render
+from app.mail.replies import MailError
 from tasks import huey, task
 
 log = logging.getLogger("postroom.mail")
 
+URGENT = 10
+"""Priority of mail somebody waits for: a link to confirm an address, say."""
+
 BULK = -10
 """Priority of mail to many: it waits until everything else (0) has gone."""
 
-
 MAX_LETTERS = 1000
 """Mails of one transaction: while it writes them, everybody else who wants to write waits."""
+
+CONNECTIONS = 2
+"""Mails on their way at once; providers allow few connections. Source: learn.microsoft.com allows three"""
+
+
+DELIVER = "tasks.emails.deliver_email"
+"""The task whose pause is the pause of all mail."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Letter:
     to: str
     dedup_key: str
     context: Mapping[str, Any] = field(default_factory=dict)
+    mailing_list: MailingList | None = None
 
 
 def send_email(
@@ -45,17 +58,31 @@ def send_email(
     dedup_key: str | None = None,
     priority: float = 0,
     policy: Policy = "retry",
+    mailing_list: MailingList | None = None,
+    attachments: Sequence[Source] = (),
+    expires_in_s: float | None = None,
     **context: Any,
 ) -> int:
     """Write a mail down and queue it; return its id at once. Inside `transaction()` it joins that.
 
     A `dedup_key` says what the mail is about: if it is known, nothing is sent and the first mail is returned.
+    Attached files are read when the mail goes out: leave them where they are, as they are.
+    Units: `expires_in_s`, how long it is tried (MAIL_EXPIRES_S), in seconds.
     Raises: EmailTemplateError; InvalidInputError when no mail can go to that address; QueueFullError.
     """
-    message = render(template, to, context)
+    message = render(
+        template, to, context, mailing_list=mailing_list, attachments=attachments, message_key=dedup_key
+    )
     job = str(uuid.uuid4())
     with database.transaction():
-        email_id = ledger.add(message, job, dedup_key=dedup_key, priority=priority, policy=policy)
+        email_id = ledger.add(
+            message,
+            job,
+            dedup_key=dedup_key,
+            priority=priority,
+            policy=policy,
+            expires_in_s=_expires_in_s(expires_in_s),
+        )
         if email_id is None and dedup_key is not None:
             email_id = ledger.id_of(dedup_key)
         else:
@@ -70,6 +97,7 @@ def send_emails(
     *,
     priority: float = BULK,
     policy: Policy = "retry",
+    expires_in_s: float | None = None,
     **context: Any,
 ) -> int:
     """Write down and queue a mail to each of many, all in one transaction; return how many were queued.
@@ -85,42 +113,108 @@ def send_emails(
     pairs = [
         (letter, _render(template, letter, context)) for letter in letters if letter.dedup_key not in known
     ]
+    options = {"priority": priority, "policy": policy, "expires_in_s": _expires_in_s(expires_in_s)}
     with database.transaction():
-        jobs = [_write_down(template, letter, message, priority, policy) for letter, message in pairs]
+        jobs = [_write_down(template, letter, message, options) for letter, message in pairs]
         new = [job for job in jobs if job is not None]
         huey.enqueue(group(new))
     return len(new)
 
 
+def _expires_in_s(asked_s: float | None) -> float:
+    return float(current_app.extensions["settings"].mail_expires_s) if asked_s is None else asked_s
+
+
 def _render(template: str, letter: Letter, context: Mapping[str, Any]) -> Message | InvalidInputError:
     try:
-        return render(template, letter.to, {**context, **letter.context})
+        return render(
+            template,
+            letter.to,
+            {**context, **letter.context},
+            mailing_list=letter.mailing_list,
+            message_key=letter.dedup_key,
+        )
     except InvalidInputError as error:
         return error
 
 
 def _write_down(
-    template: str, letter: Letter, message: Message | InvalidInputError, priority: float, policy: Policy
+    template: str, letter: Letter, message: Message | InvalidInputError, options: Mapping[str, Any]
 ) -> Task | None:
     if isinstance(message, InvalidInputError):
         log.warning("mail %s cannot be made: %s", letter.dedup_key, message)
         ledger.add_unsendable(template, letter.to, str(message), letter.dedup_key)
         return None
     job = str(uuid.uuid4())
-    email_id = ledger.add(message, job, dedup_key=letter.dedup_key, priority=priority, policy=policy)
-    return None if email_id is None else deliver_email.s(email_id, id=job, priority=priority)
+    email_id = ledger.add(message, job, dedup_key=letter.dedup_key, **options)
+    return None if email_id is None else deliver_email.s(email_id, id=job, priority=options["priority"])
 
 
-@task(retries=10, retry_delay=5, retry_backoff=2, context=True)
-def deliver_email(email_id: int, task: Task) -> None:
-    """Send one mail of the ledger.
+@task(
+    retries=delivery.MAX_TRIES,
+    max_delay=7 * 24 * 3600,
+    limit=CONNECTIONS,
+    context=True,
+    if_not_done=ledger.job_ended,
+    if_redriven=ledger.job_redriven,
+)
+def deliver_email(email_id: int, task: Task) -> str:
+    """Send one mail of the ledger; return the state it is in then.
 
     Safe to repeat: yes, a mail that was dealt with is left alone. One that may have been sent (the process
     died, or the answer never came) goes again, the same to the byte, if its policy is `retry`; not if `hold`.
     """
     try:
-        transports.deliver(email_id, last_try=not task.retries)
-    except MailError as error:
-        if error.permanent:
-            task.retries = 0  # the job ends here, failed, with the server's words in view
+        return delivery.deliver(email_id, task.id)
+    except delivery.LaneClosedError as closed:
+        # No thread waits for the server and no attempt is burnt: the pause ends, and this mail is first again.
+        huey.pause(DELIVER, closed.pause_s, str(closed), extend=True)
+        task.retry_delay = 0
+        raise RetryTask(str(closed), delay=closed.behind_s or None) from closed
+    except delivery.TryLaterError as later:
+        task.retry_delay = later.delay_s
         raise
+    except MailError:
+        task.retries = 0  # the job ends here, failed, with the server's words in view
+        raise
+
+
+# By hand
+
+
+def send_again(email_id: int) -> None:
+    """Queue a mail again that was not sent, or of which nobody knows.
+
+    Raises: NotFoundError, ConflictError.
+    """
+    job = str(uuid.uuid4())
+    with database.transaction():
+        priority = by_hand.send_again(email_id, job)
+        deliver_email(email_id, id=job, priority=priority)
+
+
+def cancel(email_id: int) -> None:
+    """Take a mail back that waits, with its job.
+
+    Raises: NotFoundError, ConflictError.
+    """
+    with database.transaction():
+        job = by_hand.details(email_id)["job"]
+        by_hand.cancel(email_id)
+        huey.cancel(job)
+
+
+# With the consumer
+
+
+@huey.on_startup()
+def open_lanes() -> None:
+    """Let mail go again at once: a restart is how people tell that they have mended something."""
+    if lanes.open_all():
+        huey.resume(DELIVER, only_timed=True)
+
+
+@huey.on_shutdown()
+def close_connections() -> None:
+    """Say good-bye to the mail server."""
+    transports.transport().close()

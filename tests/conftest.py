@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 import tasks
-from app import create_app
+from app import catalogue, create_app
+from app.catalogue import Subscription
+from app.mail import inbox
+from app.mail.inbox import InboxEmail
 from app.settings import Settings
+
+RunJobs = Callable[[], None]
+"""What the fixture `run_jobs` gives."""
 
 # Whoever starts the tests in the background has them ignore Ctrl-C, and what they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +38,8 @@ def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     with app.app_context():
         yield app
+    if "transport" in app.extensions:
+        app.extensions["transport"].close()
     app.extensions["database"].close()
 
 
@@ -41,11 +50,43 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
+def subscribe(app: Flask) -> Callable[[str, str], Subscription]:
+    """A function that subscribes a reader who has confirmed it already."""
+
+    def subscribe(email: str, genre: str) -> Subscription:
+        asked = catalogue.subscribe(email, genre)
+        catalogue.confirm(asked.id)
+        return catalogue.subscription(asked.id)
+
+    return subscribe
+
+
+@pytest.fixture
 def immediate(app: Flask) -> Iterator[None]:
     """Huey's immediate mode: a job runs where it is enqueued, after the outermost commit."""
     tasks.huey.immediate = True
     yield
     tasks.huey.immediate = False
+
+
+class Outbox(Sequence[InboxEmail]):
+    """The mails that were sent, in the order in which they were asked for; each has to, subject, text, html."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return inbox.mails(limit=10_000)[::-1][place]
+
+    def __len__(self) -> int:
+        return len(inbox.mails(limit=10_000))
+
+    def to(self, address: str) -> list[InboxEmail]:
+        """Return the mails to one address."""
+        return [mail for mail in self if mail.to == address]
+
+
+@pytest.fixture
+def outbox(app: Flask, immediate: None) -> Outbox:
+    """The mails that the site sent; with it jobs run at once, and no mail server is needed."""
+    return Outbox()
 
 
 @pytest.fixture

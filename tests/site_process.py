@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import email
+import html
 import json
 import os
 import re
@@ -12,7 +14,9 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from email import policy
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,9 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 GUNICORN = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
 SITE_UNDER_TEST = [*GUNICORN, "tests.site_under_test:app"]
 """The site with the slow tasks and the deaths that tests need."""
+CONFIRM_LINK = re.compile(r"\S+/confirm/\S+")
+UNSUBSCRIBE_LINK = re.compile(r"\S+/unsubscribe/\S+")
+POST_FORM = re.compile(r'<form[^>]*method="post" action="([^"]+)"')
 SERVES = re.compile(r"serves http://localhost:(\d+)")
 
 
@@ -94,9 +101,10 @@ class Site:
             return False
         return True
 
-    def get(self, path: str, timeout_s: float = 30) -> tuple[int, Any]:
+    def get(self, path: str, timeout_s: float = 30, *, as_operator: bool = False) -> tuple[int, Any]:
         """GET a path; return the status and the JSON (or text) of the answer."""
-        return self._ask(urllib.request.Request(self._url(path)), timeout_s)
+        headers = {"Authorization": f"Bearer {self.environ['ADMIN_TOKEN']}"} if as_operator else {}
+        return self._ask(urllib.request.Request(self._url(path), headers=headers), timeout_s)
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """POST a JSON body, as the operator; return the status and the JSON of the answer."""
@@ -106,6 +114,40 @@ class Site:
         }
         data = json.dumps(body).encode()
         return self._ask(urllib.request.Request(self._url(path), data, headers, method="POST"), 30)
+
+    def subscribe(self, address: str, genre: str, within_s: float = 30) -> None:
+        """Subscribe a reader as people do it: ask, find the mail in the built-in inbox, press its button."""
+        assert self.post("/api/subscriptions", {"email": address, "genre": genre})[0] == 201
+        self.press_button(self.find_link(address, CONFIRM_LINK, within_s))
+
+    def find_link(self, address: str, link: re.Pattern[str], within_s: float = 30) -> str:
+        """Return the newest link of a kind in the mails that the built-in inbox has for an address."""
+        give_up_at = time.monotonic() + within_s
+        while True:
+            for mail in self.get("/api/inbox")[1]["emails"]:
+                if mail["to"] == address and (found := link.search(mail["text"])):
+                    return found[0]
+            assert time.monotonic() < give_up_at, f"no mail for {address} has the link: {self.counts()}"
+
+    def confirm(self, mail: bytes) -> None:
+        """Confirm a subscription by the mail that asks for it."""
+        body = email.message_from_bytes(mail, policy=policy.default).get_body(("plain",))
+        assert body is not None
+        link = CONFIRM_LINK.search(body.get_content())
+        assert link, "the mail has no link to confirm by"
+        self.press_button(link[0])
+
+    def press_button(self, url: str) -> None:
+        """Open a page that a mail leads to, and press its one button."""
+        status, page = self.get(urllib.parse.urlsplit(url).path)
+        forms = POST_FORM.findall(page)
+        assert (status, len(forms)) == (200, 1), page
+        assert self.post_form(html.unescape(forms[0]))[0] == 200
+
+    def post_form(self, path: str, **fields: str) -> tuple[int, Any]:
+        """POST a form as a stranger's browser does; return the status and the page."""
+        data = urllib.parse.urlencode(fields).encode()
+        return self._ask(urllib.request.Request(self._url(path), data, method="POST"), 30)
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in every state."""

@@ -4,16 +4,21 @@ with SmtpSink() as sink:
     sink.answer("rcpt", "450 4.2.0 come back later")
     ...                                     # MAIL_URL=sink.url
     assert sink.messages == [("cleo@example.com", b"From: ...")]
+
+With `tls` it offers STARTTLS (or speaks TLS at once, `implicit`), with `credentials` it wants to see them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 HANG_UP = "hang up"
 """Close the connection instead of an answer; at "dot" the message is not kept."""
@@ -22,14 +27,29 @@ ACCEPT_AND_HANG_UP = "accept and hang up"
 SILENCE = "silence"
 """Never answer."""
 
-STAGES = ("connect", "ehlo", "mail", "rcpt", "data", "dot", "quit")
+COMMANDS = ("ehlo", "helo", "starttls", "auth", "mail", "rcpt", "data", "rset", "noop", "quit")
+STAGES = ("connect", *COMMANDS, "dot")
 
 
 class SmtpSink:
     """Listens on a free port of this machine from `start()` to `stop()`; any thread may call its methods."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        implicit: bool = False,
+        credentials: tuple[str, str] | None = None,
+        without_auth: Sequence[str] = (),
+        most_bytes: int = 33_554_432,
+    ) -> None:
+        self.tls = tls
+        self.implicit = implicit
+        self.credentials = credentials
+        self.without_auth = without_auth
+        self.most_bytes = most_bytes
         self.messages: list[tuple[str, bytes]] = []
+        self.commands: list[str] = []  # as "auth PLAIN ...", of all connections
         self.connections = 0
         self.port = 0
         self.open: set[_Conversation] = set()
@@ -43,7 +63,9 @@ class SmtpSink:
     @property
     def url(self) -> str:
         """Return the MAIL_URL that leads here."""
-        return f"smtp+plain://127.0.0.1:{self.port}"
+        scheme = "smtp+plain" if self.tls is None else "smtps" if self.implicit else "smtp"
+        user, password = (quote(part, safe="") for part in self.credentials or ("", ""))
+        return f"{scheme}://" + (f"{user}:{password}@" if user else "") + f"127.0.0.1:{self.port}"
 
     def start(self) -> SmtpSink:
         """Listen."""
@@ -72,6 +94,15 @@ class SmtpSink:
         with self._changed:
             return self._changed.wait_for(lambda: len(self.messages) >= count, timeout_s)
 
+    def wait_for_goodbye(self, left: int = 0, timeout_s: float = 10) -> bool:
+        """Return whether no more than `left` connections have stayed open."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.open) <= left, timeout_s)
+
+    def verbs(self) -> list[str]:
+        """Return the commands that came, without what followed them."""
+        return [command.split()[0] for command in self.commands]
+
     def recipients(self) -> list[str]:
         """Return who got mail, in order of arrival."""
         with self._changed:
@@ -90,9 +121,23 @@ class SmtpSink:
             self.messages += [(recipient, envelope.content) for recipient in envelope.rcpt_tos]
             self._changed.notify_all()
 
+    def note_connection(self, conversation: _Conversation) -> None:
+        """Count a connection, and remember it while it is open."""
+        if conversation not in self.open:  # STARTTLS makes the same one anew
+            self.connections += 1
+            self.open.add(conversation)
+
+    def forget_connection(self, conversation: _Conversation) -> None:
+        """Tell who waits for it that a connection is closed."""
+        with self._changed:
+            self.open.discard(conversation)
+            self._changed.notify_all()
+
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        server = await self._loop.create_server(lambda: _Conversation(self, self._loop), "127.0.0.1", 0)
+        server = await self._loop.create_server(
+            lambda: _Conversation(self, self._loop), "127.0.0.1", 0, ssl=self.tls if self.implicit else None
+        )
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
         await self._stopping.wait()
@@ -109,15 +154,33 @@ class _Conversation(SMTP):
     def __init__(self, sink: SmtpSink, loop: asyncio.AbstractEventLoop) -> None:
         self.sink = sink
         self.greeted = False
-        super().__init__(self, hostname="sink.example", loop=loop)
+        super().__init__(
+            self,
+            hostname="sink.example",
+            loop=loop,
+            data_size_limit=sink.most_bytes,
+            tls_context=None if sink.implicit else sink.tls,
+            require_starttls=sink.tls is not None and not sink.implicit,
+            auth_required=sink.credentials is not None and not sink.implicit,
+            auth_require_tls=not sink.implicit,
+            auth_exclude_mechanism=sink.without_auth,
+            authenticator=self._judge_credentials,
+        )
+
+    def _judge_credentials(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: LoginPassword
+    ) -> AuthResult:
+        user, password = self.sink.credentials or ("", "")
+        return AuthResult(
+            success=(given.login, given.password) == (user.encode(), password.encode()), handled=False
+        )
 
     def connection_made(self, transport: Any) -> None:
-        self.sink.open.add(self)
-        self.sink.connections += 1
+        self.sink.note_connection(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.sink.open.discard(self)
+        self.sink.forget_connection(self)
         super().connection_lost(error)
 
     async def _played(self, stage: str) -> bool:
@@ -155,11 +218,12 @@ def _scripted(stage: str) -> Any:
     own = getattr(SMTP, f"smtp_{stage.upper()}")
 
     async def command(self: _Conversation, arg: str) -> None:
+        self.sink.commands.append(f"{stage} {arg or ''}".strip())
         if not await self._played(stage):
             await own(self, arg)
 
     return command
 
 
-for _stage in ("ehlo", "mail", "rcpt", "data", "quit"):
+for _stage in COMMANDS:
     setattr(_Conversation, f"smtp_{_stage.upper()}", _scripted(_stage))

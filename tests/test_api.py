@@ -39,12 +39,14 @@ def test_books_are_found_by_word_and_by_genre(client):
     assert client.get("/api/books?q=*").json == {"books": []}
 
 
-def test_subscribing_answers_the_same_the_second_time(client):
-    first = client.post("/api/subscriptions", json=READER)
-    second = client.post("/api/subscriptions", json=READER)
-    assert (first.status_code, second.status_code) == (201, 201)
-    assert first.json == second.json
-    assert first.json["subscription"]["email"] == "cleo@example.com"
+def test_subscribing_answers_with_what_was_sent_and_nothing_that_was_known(client, subscribe):
+    answers = [client.post("/api/subscriptions", json=READER) for _ in range(2)]
+    subscribe(**READER)
+    answers.append(client.post("/api/subscriptions", json=READER))
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    assert [answer.json for answer in answers] == [{"subscription": READER}] * 3
+    shouted = client.post("/api/subscriptions", json={"email": "CLEO@EXAMPLE.com", "genre": "mystery"})
+    assert shouted.json == {"subscription": {"email": "CLEO@example.com", "genre": "Mystery"}}
 
 
 def test_fields_nobody_knows_do_not_matter(client):

@@ -1,4 +1,4 @@
-"""Books, genres, subscriptions: what may come in, what is found again."""
+"""Books and genres: what may come in, what is found again."""
 
 from __future__ import annotations
 
@@ -125,46 +125,6 @@ def test_the_database_itself_refuses_a_book_of_no_genre():
         database.write(
             lambda c: c.execute("INSERT INTO books (title, author, genre_id) VALUES ('a', 'b', 99)")
         )
-
-
-def test_subscribing_twice_keeps_one_subscription():
-    first = catalogue.subscribe("cleo@example.com", "Poetry")
-    assert catalogue.subscribe(" Cleo@EXAMPLE.com ", "poetry") == first
-    assert catalogue.subscribers("Poetry") == [first]
-
-
-def test_a_reader_may_subscribe_to_several_genres():
-    catalogue.subscribe("cleo@example.com", "Poetry")
-    catalogue.subscribe("cleo@example.com", "Travel")
-    assert [len(catalogue.subscribers(genre)) for genre in catalogue.genres()] == [0, 0, 1, 0, 1]
-
-
-@pytest.mark.parametrize(
-    "email",
-    ["", " ", "cleo", "cleo@", "@example.com", "cleo@example", "zoë@example.com",
-     "cleo@example.com\r\nBcc: ada@example.com", "Cleo <cleo@example.com>",
-     "cleo@example.com, ada@example.com", "\ud800@example.com", "x" * 300 + "@example.com"],
-)  # fmt: skip
-def test_what_is_no_address_is_refused(email):
-    with pytest.raises(InvalidInputError) as refused:
-        catalogue.subscribe(email, "Poetry")
-    assert refused.value.field == "email"
-
-
-def test_a_genre_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(InvalidInputError, match="Cookery, Mystery") as refused:
-        catalogue.subscribe("cleo@example.com", "Gardening")
-    assert refused.value.field == "genre"
-
-
-def test_subscribers_come_oldest_first_and_page_by_page():
-    readers = ["cleo@example.com", "ada@example.com", "bruno@example.com"]
-    for email in readers:
-        catalogue.subscribe(email, "Poetry")
-    first = catalogue.subscribers("Poetry", limit=2)
-    rest = catalogue.subscribers("Poetry", after_id=first[-1].id)
-    assert [subscription.email for subscription in first + rest] == readers
-    assert catalogue.subscriber_count("Poetry") == 3
 
 
 def test_a_book_of_a_transaction_that_fails_was_never_added():

@@ -236,3 +236,21 @@ def test_a_worker_that_died_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(rig.huey, "claim", deadly)
     with rig.consuming(workers=1, health_check_interval=0.05):
         assert result.get(blocking=True, timeout=PATIENCE_S) == 1
+
+
+def test_hooks_of_workers_are_called_in_the_context_of_bodies(rig: Rig) -> None:
+    called: list[tuple[str, bool]] = []
+    inside = threading.local()
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        inside.now = True
+        yield
+        inside.now = False
+
+    rig.huey.attach(rig.database, rig.settings, context)
+    rig.huey.on_startup()(lambda: called.append(("up", inside.now)))
+    rig.huey.on_shutdown("down")(lambda: called.append(("down", inside.now)))
+    with rig.consuming(workers=1):
+        until(lambda: called)
+    assert called == [("up", True), ("down", True)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from email import policy
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,25 @@ from jinja2 import DictLoader
 
 import tasks
 from app.database import database
-from app.errors import InvalidInputError, QueueFullError
-from app.mail import ledger
+from app.errors import ConflictError, InvalidInputError, NotFoundError, QueueFullError
+from app.mail import inbox, lanes, ledger, suppressions, transports
+from app.mail.message import MailingList
+from app.mail.replies import Reply
 from app.settings import Settings
-from tasks.emails import BULK, MAX_LETTERS, Letter, send_email, send_emails
+from tasks.emails import (
+    BULK,
+    DELIVER,
+    MAX_LETTERS,
+    URGENT,
+    Letter,
+    cancel,
+    open_lanes,
+    send_again,
+    send_email,
+    send_emails,
+)
 from tasks.engine import jobs
-from tests.smtp_sink import SmtpSink
+from tests.smtp_sink import HANG_UP, SmtpSink
 
 RunJobs = Callable[[], None]
 
@@ -33,7 +48,13 @@ def sink() -> Iterator[SmtpSink]:
 
 @pytest.fixture
 def settings(tmp_path: Path, sink: SmtpSink) -> Settings:
-    return Settings(data_dir=tmp_path, mail_url=sink.url, max_pending_jobs=20)
+    return Settings(
+        data_dir=tmp_path,
+        mail_url=sink.url,
+        max_pending_jobs=20,
+        mail_retry_delays_s=(60,),
+        mail_pause_delays_s=(0.05,),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +109,7 @@ def test_mail_is_sent_by_its_job(run_jobs: RunJobs, sink: SmtpSink) -> None:
 def test_mail_goes_to_the_inbox_in_immediate_mode(app: Flask, immediate: None) -> None:
     app.extensions["settings"] = replace(app.extensions["settings"], mail_url="")
     email_id = send()
-    assert [(email.id, email.subject) for email in ledger.inbox()] == [(email_id, "Note for Cleo")]
+    assert [(email.id, email.subject) for email in inbox.mails()] == [(email_id, "Note for Cleo")]
 
 
 def test_row_and_job_come_to_be_together_or_not_at_all() -> None:
@@ -145,14 +166,166 @@ def test_refusal_for_good_ends_the_job_with_the_servers_words(run_jobs: RunJobs,
     assert "at rcpt: 550 5.1.1 no such reader" in job["error"]["message"]
 
 
-def test_last_try_ends_mail_and_job(run_jobs: RunJobs, sink: SmtpSink) -> None:
-    sink.answer("rcpt", "450 4.2.0 greylisted", times=11)
+def test_every_try_counts_until_the_last_ends_mail_and_job(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    sink.answer("rcpt", "450 4.2.0 greylisted", times=3)
     email_id = send()
-    for _ in range(11):
+    for _ in range(2):
         run_jobs()
         make_due()
+    database.write(lambda c: c.execute("UPDATE emails SET expires_at = '2000-01-01T00:00:00.000Z'"))
+    run_jobs()
     assert (row(email_id)["state"], job_of(email_id)["state"]) == ("failed", "failed")
-    assert job_of(email_id)["attempt"] == 11
+    assert "after 2 tries; at rcpt: 450 4.2.0 greylisted" in row(email_id)["words"]
+    assert job_of(email_id)["attempt"] == 3
+
+
+def test_a_server_that_is_down_burns_no_try_and_mail_goes_when_it_is_up(
+    run_jobs: RunJobs, sink: SmtpSink
+) -> None:
+    sink.answer("connect", "421 4.3.2 not now", times=5)
+    email_ids = [send(number) for number in range(5)]
+    until_all_are(email_ids, "sent", run_jobs)
+    assert {row(email_id)["tries"] for email_id in email_ids} == {0}
+    assert {job_of(email_id)["attempt"] for email_id in email_ids} == {1}
+    assert len(sink.messages) == 5
+
+
+def test_urgent_mail_is_the_first_to_go_when_the_lane_opens(app: Flask, sink: SmtpSink) -> None:
+    app.extensions["settings"] = replace(app.extensions["settings"], mail_pause_delays_s=(60,))
+    sink.answer("connect", "421 4.3.2 not now")
+    send_emails("note", letters(1, 2, 3), shop="Postroom")
+    run_next()
+    assert tasks.huey.claim("by-hand", "Worker-1", tasks.huey.rules()) == []  # nothing is even tried
+    send(9, priority=URGENT)
+    open_lanes()
+    run_next()
+    run_next()
+    assert sink.recipients() == ["reader9@example.com", "reader1@example.com"]
+
+
+def run_next() -> None:
+    claimed = tasks.huey.claim("by-hand", "Worker-1", tasks.huey.rules())
+    assert claimed
+    tasks.huey.finish(tasks.huey.run(claimed), None, tasks.huey.rules())
+
+
+def until_all_are(email_ids: list[int], state: str, run_jobs: RunJobs) -> None:
+    deadline = time.monotonic() + 20
+    while {row(email_id)["state"] for email_id in email_ids} != {state}:
+        assert time.monotonic() < deadline
+        run_jobs()
+
+
+def test_a_pause_by_hand_is_not_shortened_by_the_lanes(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    tasks.huey.pause(DELIVER)
+    tasks.huey.pause(DELIVER, 0.05, "the lane", extend=True)
+    pauses = database.read("SELECT reason, until_at FROM pauses")
+    assert [tuple(pause) for pause in pauses] == [("paused by hand", None)]
+
+
+def test_a_restart_opens_the_lanes_but_no_pause_by_hand(app: Flask) -> None:
+    name = transports.transport().name
+    lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
+    tasks.huey.pause(DELIVER, 900, "the lane", extend=True)
+    open_lanes()
+    assert database.read("SELECT * FROM pauses") == []
+    lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
+    tasks.huey.pause(DELIVER)
+    open_lanes()
+    assert len(database.read("SELECT * FROM pauses")) == 1
+
+
+# The row follows its job
+
+
+def test_mail_whose_job_is_cancelled_is_cancelled() -> None:
+    email_id = send()
+    assert tasks.huey.cancel(row(email_id)["job"])
+    assert (row(email_id)["state"], row(email_id)["words"]) == ("cancelled", "Cancelled: by hand")
+
+
+@pytest.mark.parametrize(("state", "ends"), [("queued", "failed"), ("sending", "unknown")])
+def test_mail_whose_process_died_too_often_says_so(state: str, ends: str) -> None:
+    email_id = send()
+    if state == "sending":
+        ledger.mark_sending(email_id)
+    for _ in range(3):
+        assert tasks.huey.claim("gone", "Worker-1", tasks.huey.rules())
+        tasks.huey.free("gone")
+    assert (row(email_id)["state"], job_of(email_id)["state"]) == (ends, "failed")
+    assert "its process died 3 times" in row(email_id)["words"]
+
+
+def test_redriving_the_job_sends_the_mail_again(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    sink.answer("rcpt", "550 5.7.1 not today")
+    email_id = send()
+    run_jobs()
+    assert row(email_id)["state"] == "failed"
+    assert tasks.huey.redrive(task=DELIVER) == 1
+    assert row(email_id)["state"] == "queued"
+    run_jobs()
+    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("sent", "done")
+
+
+# By hand
+
+
+def test_mail_of_which_nobody_knows_can_be_sent_again(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    sink.answer("dot", HANG_UP)
+    email_id = send(policy="hold")
+    run_jobs()
+    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("unknown", "failed")
+    send_again(email_id)
+    run_jobs()
+    assert (row(email_id)["state"], len(sink.messages)) == ("sent", 1)
+    with pytest.raises(ConflictError, match="is sent; this can only be done to one that is unknown, failed"):
+        send_again(email_id)
+
+
+def test_two_jobs_of_a_mail_send_it_once(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    sink.answer("rcpt", "550 5.7.1 not today")
+    email_id = send()
+    run_jobs()
+    send_again(email_id)
+    assert tasks.huey.redrive() == 1
+    run_jobs()
+    assert (row(email_id)["state"], len(sink.messages)) == ("sent", 1)
+
+
+def test_sending_again_gives_an_address_another_chance_but_not_who_unsubscribed(
+    run_jobs: RunJobs, sink: SmtpSink
+) -> None:
+    sink.answer("rcpt", "550 5.1.1 no such reader")
+    refused = send(1)
+    run_jobs()
+    held_back = send(1)
+    run_jobs()
+    assert [row(refused)["state"], row(held_back)["state"]] == ["failed", "suppressed"]
+    send_again(held_back)
+    run_jobs()
+    assert row(held_back)["state"] == "sent"
+    mystery = MailingList("genre-mystery", "Mystery", "https://books.example/u/1")
+    unsubscribed = send(2, mailing_list=mystery)
+    suppressions.add("reader2@example.com", "unsubscribed", "genre-mystery")
+    run_jobs()
+    with pytest.raises(ConflictError, match=r"reader2@.* unsubscribed"):
+        send_again(unsubscribed)
+    assert row(unsubscribed)["state"] == "suppressed"
+
+
+def test_mail_that_waits_can_be_cancelled_with_its_job(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    email_id = send()
+    cancel(email_id)
+    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("cancelled", "cancelled")
+    with pytest.raises(ConflictError, match="is cancelled; this can only be done to one that is queued"):
+        cancel(email_id)
+    with pytest.raises(NotFoundError):
+        cancel(999)
+    run_jobs()
+    assert sink.messages == []
+
+
+# Many
 
 
 def test_mail_to_many_is_one_row_and_one_job_each(run_jobs: RunJobs, sink: SmtpSink) -> None:
@@ -192,3 +365,21 @@ def test_urgent_mail_goes_before_bulk(run_jobs: RunJobs, sink: SmtpSink) -> None
     order = database.read("SELECT uuid, priority FROM jobs ORDER BY priority DESC, id")
     assert [job["priority"] for job in order] == [0, BULK, BULK]
     assert order[0]["uuid"] == row(email_id)["job"]
+
+
+def test_mail_goes_out_with_its_files_and_the_inbox_shows_them(
+    app: Flask, run_jobs: RunJobs, sink: SmtpSink, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.txt"
+    recipe.write_bytes(b"leeks, potatoes\n" * 100)
+    email_id = send(attachments=[recipe])
+    run_jobs()
+    (_, message), *_ = sink.messages
+    (file,) = email.message_from_bytes(message, policy=policy.default).iter_attachments()
+    assert (file.get_filename(), file.get_content()) == ("recipe.txt", recipe.read_text())
+    assert len(row(email_id)["message"]) < 1500  # the row holds the name, not the file
+    shown = inbox.mail(email_id)
+    assert shown is not None
+    assert shown.source == message
+    recipe.unlink()
+    assert inbox.mail(email_id) is not None

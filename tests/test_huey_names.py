@@ -46,6 +46,8 @@ NAMES: list[tuple[Any, str]] = [
     (a_huey, "get_task_wrapper_class"),
     (a_huey, "create_consumer"),
     (a_huey, "notify_interrupted_tasks"),
+    (a_huey, "_startup"),
+    (a_huey, "_shutdown"),
     (a_huey._registry, "_registry"),
     (a_huey._registry, "_periodic_tasks"),
     (a_huey._registry, "periodic_tasks"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.mail.ledger import InboxEmail
+from app.mail.inbox import InboxEmail
 
 LETTER = InboxEmail(
     id=7, to="cleo@example.com", subject="New in <Mystery>", text="Hello <b>Cleo</b>\nhttp://localhost:5000/",
@@ -24,12 +24,10 @@ def letters(app, monkeypatch):
     """Put these mails into the inbox, newest first."""
     letters = [LETTER, dataclasses.replace(LETTER, id=5, subject="No HTML", html=None)]
     monkeypatch.setattr(
-        "app.mail.ledger.inbox",
+        "app.mail.inbox.mails",
         lambda limit=50, before_id=None: [m for m in letters if not before_id or m.id < before_id][:limit],
     )
-    monkeypatch.setattr(
-        "app.mail.ledger.inbox_email", lambda i: next((m for m in letters if m.id == i), None)
-    )
+    monkeypatch.setattr("app.mail.inbox.mail", lambda i: next((m for m in letters if m.id == i), None))
     return letters
 
 
@@ -46,8 +44,8 @@ def page_of(client, address):
     return response.get_data(as_text=True)
 
 
-def test_an_alert_lands_in_the_inbox(client, run_jobs):
-    client.post("/api/subscriptions", json={"email": "cleo@example.com", "genre": "Mystery"})
+def test_an_alert_lands_in_the_inbox(client, run_jobs, subscribe):
+    subscribe("cleo@example.com", "Mystery")
     client.post("/books", data={"title": "A Parrot", "author": "Ada Finch", "genre": "Mystery"})
     run_jobs()
     [email] = client.get("/api/inbox").json["emails"]

@@ -18,11 +18,12 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 # and from its own room, not from another room of its floor.
 FLOORS = (
     ("app.errors",),
-    ("app.settings", "app.install"),
+    ("app.settings", "app.secret_key", "app.install"),
     ("app.writer",),
     ("app.database",),
     ("app.mail", "app.catalogue", "tasks.engine"),
     ("tasks",),
+    ("app.doctor",),
     ("app.pages",),
     ("app",),
     ("main",),

@@ -6,20 +6,21 @@ import re
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from app.database import database
-from app.mail import ledger
+from app.mail import inbox, ledger
 from app.mail.message import Message
-from app.mail.smtp import Reply
+from app.mail.replies import Reply
 
 SOURCE = (
     "Subject: Süß\r\nX-Two: a\r\nX-Two: b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\nCleo\r\n"
 )
 REPLY = Reply("dot", 250, "2.0.0", "kept")
 FAULT = Reply("rcpt", 450, "4.2.0", "come back later")
-STATES = ("queued", "sending", "sent", "failed", "unknown")
+STATES = ("queued", "sending", "sent", "failed", "unknown", "suppressed", "cancelled")
 
 pytestmark = pytest.mark.usefixtures("app")
 
@@ -38,16 +39,39 @@ def add(number: int = 1, dedup_key: str | None = None, source: bytes = b"") -> i
 
 
 def add_in_state(state: str) -> int:
-    email_id = add()
+    return add_in_state_as(1, state)
+
+
+def add_in_state_as(number: int, state: str) -> int:
+    email_id = add(number)
     steps: dict[str, list[Callable[[], bool]]] = {
         "queued": [],
         "sending": [lambda: ledger.mark_sending(email_id)],
         "sent": [lambda: ledger.mark_sending(email_id), lambda: ledger.mark_sent(email_id, REPLY)],
         "failed": [lambda: ledger.mark_failed(email_id, FAULT)],
         "unknown": [lambda: ledger.mark_sending(email_id), lambda: ledger.mark_unknown(email_id, FAULT)],
+        "suppressed": [lambda: ledger.mark_suppressed(email_id, "unsubscribed")],
+        "cancelled": [lambda: job_ended(email_id, "cancelled")],
     }
     assert all(step() for step in steps[state])
     return email_id
+
+
+def job_ended(email_id: int, state: str) -> bool:
+    before = row(email_id)
+    database.write(lambda c: ledger.job_ended(c, before["job"], state, "gone"))
+    return bool(row(email_id)["state"] != before["state"])
+
+
+def job_redriven(email_id: int) -> bool:
+    before = row(email_id)
+    database.write(lambda c: ledger.job_redriven(c, before["job"]))
+    return bool(row(email_id)["state"] != before["state"])
+
+
+def attempts(email_id: int) -> list[tuple[Any, ...]]:
+    sql = "SELECT outcome, stage, code, enhanced, words FROM email_attempts WHERE email_id = ? ORDER BY rowid"
+    return [tuple(attempt) for attempt in database.read(sql, (email_id,))]
 
 
 def row(email_id: int) -> sqlite3.Row:
@@ -62,7 +86,10 @@ ARROWS: list[tuple[Callable[[int], bool], dict[str, str]]] = [
     (lambda email_id: ledger.requeue(email_id, FAULT), {"queued": "queued", "sending": "queued"}),
     (lambda email_id: ledger.mark_failed(email_id, FAULT), {"queued": "failed", "sending": "failed"}),
     (lambda email_id: ledger.mark_unknown(email_id, FAULT), {"sending": "unknown"}),
-    (lambda email_id: ledger.give_up(email_id, "gone"), {"queued": "failed", "sending": "unknown"}),
+    (lambda email_id: ledger.mark_suppressed(email_id, "unsubscribed"), {"queued": "suppressed"}),
+    (lambda email_id: job_ended(email_id, "failed"), {"queued": "failed", "sending": "unknown"}),
+    (lambda email_id: job_ended(email_id, "cancelled"), {"queued": "cancelled", "sending": "unknown"}),
+    (job_redriven, {"failed": "queued", "cancelled": "queued"}),
 ]
 
 
@@ -77,6 +104,53 @@ def test_arrow_happens_from_its_own_states_only(
     assert row(email_id)["state"] == moves.get(state, state)
     if state not in moves:
         assert tuple(row(email_id)) == before
+
+
+def test_every_try_is_kept_and_only_those_that_count_are_counted() -> None:
+    email_id = add()
+    ledger.requeue(email_id, Reply("connect", None, "", "nobody there"), outcome="lane")
+    ledger.requeue(email_id, FAULT)
+    ledger.mark_sending(email_id)
+    ledger.mark_sent(email_id, REPLY)
+    assert attempts(email_id) == [
+        ("lane", "connect", None, "", "nobody there"),
+        ("later", "rcpt", 450, "4.2.0", "come back later"),
+        ("sent", "dot", 250, "2.0.0", "kept"),
+    ]
+    assert row(email_id)["tries"] == 1
+
+
+def test_mail_that_may_have_been_sent_stays_known_for_it() -> None:
+    email_id = add()
+    ledger.mark_sending(email_id)
+    first = row(email_id)["sending_at"]
+    ledger.requeue(email_id, FAULT, outcome="unknown")
+    ledger.mark_sending(email_id)
+    ledger.requeue(email_id, FAULT)
+    assert row(email_id)["maybe_sent_at"] == first
+    assert ledger.mark_unknown(email_id, FAULT)  # from queued, which a mail that never left cannot take
+    assert (row(email_id)["state"], row(email_id)["sending_at"]) == ("unknown", first)
+
+
+def test_redriven_mail_gets_all_its_tries_again() -> None:
+    email_id = add()
+    ledger.requeue(email_id, FAULT)
+    ledger.mark_failed(email_id, FAULT)
+    before = row(email_id)["expires_at"]
+    assert job_redriven(email_id)
+    assert (row(email_id)["tries"], len(attempts(email_id))) == (0, 2)
+    assert row(email_id)["expires_at"] >= before
+
+
+def test_old_mail_is_forgotten_but_none_that_still_waits() -> None:
+    states = {state: add_in_state_as(number, state) for number, state in enumerate(STATES)}
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    assert ledger.forget_old(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert ledger.forget_old(in_an_hour, limit=2) == 2
+    assert ledger.forget_old(in_an_hour) == 3
+    left = {row["id"] for row in database.read("SELECT id FROM emails")}
+    assert left == {states["queued"], states["sending"]}
+    assert not database.read("SELECT 1 FROM email_attempts")
 
 
 def test_row_keeps_what_was_heard_last() -> None:
@@ -148,14 +222,14 @@ def test_transport_is_told_what_it_needs() -> None:
 def test_inbox_shows_what_was_sent_and_nothing_else() -> None:
     sent = [add_and_send(number) for number in (1, 2, 3)]
     add(4)
-    assert [email.id for email in ledger.inbox()] == sent[::-1]
-    assert [email.id for email in ledger.inbox(limit=2)] == [sent[2], sent[1]]
-    assert [email.id for email in ledger.inbox(limit=2, before_id=sent[1])] == [sent[0]]
-    assert ledger.inbox(before_id=0) == []
+    assert [email.id for email in inbox.mails()] == sent[::-1]
+    assert [email.id for email in inbox.mails(limit=2)] == [sent[2], sent[1]]
+    assert [email.id for email in inbox.mails(limit=2, before_id=sent[1])] == [sent[0]]
+    assert inbox.mails(before_id=0) == []
 
 
 def test_mail_of_the_inbox_is_read_from_its_bytes() -> None:
-    email = ledger.inbox_email(add_and_send(1))
+    email = inbox.mail(add_and_send(1))
     assert email is not None
     assert (email.to, email.subject) == ("reader1@example.com", "Süß")
     assert (email.text, email.html) == ("Grüße\nCleo\n", None)
@@ -165,8 +239,8 @@ def test_mail_of_the_inbox_is_read_from_its_bytes() -> None:
 
 
 def test_mail_that_was_not_sent_is_not_in_the_inbox() -> None:
-    assert ledger.inbox_email(add()) is None
-    assert ledger.inbox_email(999) is None
+    assert inbox.mail(add()) is None
+    assert inbox.mail(999) is None
 
 
 def add_and_send(number: int) -> int:

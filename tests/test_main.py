@@ -70,7 +70,7 @@ def test_an_old_python_is_told_what_is_needed() -> None:
 
 
 def test_an_unknown_command_is_answered_with_the_usage() -> None:
-    for arguments in (["sevre"], ["serve", "now"], ["worker", "2"]):
+    for arguments in (["sevre"], ["serve", "now"], ["worker", "2"], ["doctor", "who"]):
         process = run(*arguments)
         assert process.returncode == 2
         assert process.stderr.startswith("usage: python3 main.py [command]")
@@ -84,6 +84,7 @@ def test_help_names_every_command() -> None:
         "worker",
         "jobs",
         "backup",
+        "doctor",
         "test",
     ]
 
@@ -172,6 +173,17 @@ def test_a_worker_whose_every_thread_hangs_starts_itself_anew(
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_the_doctor_tells_by_its_exit_status_whether_something_is_wrong(tmp_path: Path) -> None:
+    process = run("doctor", DATA_DIR=str(tmp_path / "data"))
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "ok       data folder: " in process.stdout
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "data").touch()
+    process = run("doctor", DATA_DIR=str(tmp_path / "data"))
+    assert process.returncode == 1
+    assert "wrong    data folder: " in process.stdout
 
 
 def test_main_app_is_the_app_and_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

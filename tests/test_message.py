@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from email import message_from_bytes, policy
-from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -13,7 +12,10 @@ from flask import Flask
 from jinja2 import DictLoader
 
 from app.errors import InvalidInputError, SettingError
-from app.mail.message import MAX_MESSAGE_BYTES, EmailTemplateError, render
+from app.mail.attachments import complete
+from app.mail.message import MAX_MESSAGE_BYTES, MailingList, render
+from app.mail.templates import EmailTemplateError
+from tests.wire import assert_legal, header_lines, read
 
 TEMPLATES = {
     "emails/note.txt": "News of {{ title }}\n\nDear reader,\n{{ title }} & more: {{ site_url }}/new\n",
@@ -22,6 +24,7 @@ TEMPLATES = {
     "emails/silent.txt": "\n\nno subject",
     "emails/broken.txt": "Subject\n\n{% if %}",
     "emails/footless.txt": "Subject\n\n{% include 'emails/footer.txt' %}",
+    "emails/news.txt": "News\n\nLeave: {{ unsubscribe_url }}",
     "emails/half.txt": "Subject\n\ntext",
     "emails/half.html": "{{ nothing }}",
 }
@@ -32,14 +35,10 @@ def templates(app: Flask) -> None:
     app.jinja_env.loader = DictLoader(TEMPLATES)
 
 
-def read(source: bytes) -> EmailMessage:
-    return message_from_bytes(source, policy=policy.default)
-
-
 def body(source: bytes, kind: Literal["plain", "html"] = "plain") -> str:
     part = read(source).get_body((kind,))
     assert part is not None
-    return part.get_content().replace("\r\n", "\n")
+    return str(part.get_content()).replace("\r\n", "\n")
 
 
 def note(title: str = "Nine Stamps and a Lie", to: str = "cleo@example.com", name: str = "note") -> Any:
@@ -128,11 +127,12 @@ def test_subject_that_never_ends_is_cut_off() -> None:
 
 
 def test_bytes_are_legal_for_every_server() -> None:
-    source = note("Ü\r\n.\r\n\x00" + "x" * 5000 + "\n.\r.\n\ud800", name="fine").message
-    assert source.isascii()
-    assert b"\0" not in source
-    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", source)
-    assert max(len(line) for line in source.split(b"\r\n")) <= 998
+    assert_legal(note("Ü\r\n.\r\n\x00" + "x" * 5000 + "\n.\r.\n\ud800", name="fine").message)
+
+
+def test_long_lines_are_broken_as_short_as_mail_programs_expect() -> None:
+    source = note("é" + "x" * 500 + " " * 200).message
+    assert max(len(line) for line in source.split(b"\r\n")) <= 76  # Source: RFC 2045 6.7
 
 
 def test_international_domain_goes_out_as_ascii() -> None:
@@ -180,3 +180,107 @@ def test_sender_that_is_no_address_is_refused(app: Flask, mail_from: str) -> Non
     app.extensions["settings"] = replace(app.extensions["settings"], mail_from=mail_from)
     with pytest.raises(SettingError, match="MAIL_FROM is"):
         note()
+
+
+# Which mail it is
+
+
+def test_mails_of_one_key_have_one_message_id() -> None:
+    first, again = (
+        render("note", "cleo@example.com", {"title": "a"}, message_key="book:1") for _ in range(2)
+    )
+    other = render("note", "cleo@example.com", {"title": "a"}, message_key="book:2")
+    assert first.message_id == again.message_id == "<c6181c204204233b34a66672e703cac9@localhost>"
+    assert first.message_id != other.message_id
+    assert f"Message-ID: {first.message_id}".encode() in header_lines(first.message)
+
+
+def test_message_id_stays_whole_under_a_long_domain(app: Flask) -> None:
+    domain = "a" * 60 + "." + "b" * 60 + ".example"
+    app.extensions["settings"] = replace(app.extensions["settings"], mail_from=f"post@{domain}")
+    message = render("note", "cleo@example.com", {"title": "a"}, message_key="book:1")
+    assert message.message_id.endswith(f"@{domain}>")
+    assert read(message.message)["Message-ID"] == message.message_id
+
+
+# Mailing lists
+
+
+def news(url: str = "https://books.test/u/1", title: str = "Mystery", name: str = "genre-mystery") -> Any:
+    return render("news", "cleo@example.com", mailing_list=MailingList(name, title, url))
+
+
+@pytest.mark.parametrize("length", [60, 200, 900])
+def test_mail_of_a_list_says_how_to_leave_it(length: int) -> None:
+    url = "https://books.test/u/".ljust(length, "x")
+    message = news(url)
+    lines = header_lines(message.message)
+    assert f"\r\nList-Unsubscribe: <{url}>\r\n".encode() in message.message
+    assert b"List-Unsubscribe-Post: List-Unsubscribe=One-Click" in lines
+    assert b"List-Id: Mystery <genre-mystery.lists.localhost>" in lines
+    assert body(message.message) == f"Leave: {url}\n"
+    assert message.list_name == "genre-mystery"
+    assert_legal(message.message)
+
+
+def test_mail_of_no_list_names_none() -> None:
+    message = note()
+    assert message.list_name == ""
+    assert not [line for line in header_lines(message.message) if line.startswith(b"List-")]
+
+
+def test_international_address_to_unsubscribe_goes_out_as_ascii() -> None:
+    message = news("https://bücher.example/raus/ä?x=1")
+    assert b"List-Unsubscribe: <https://xn--bcher-kva.example/raus/%C3%A4?x=1>" in header_lines(
+        message.message
+    )
+    assert body(message.message) == "Leave: https://xn--bcher-kva.example/raus/%C3%A4?x=1\n"
+
+
+def test_title_of_a_list_adds_no_header() -> None:
+    mail = read(news(title="Mystery\r\nBcc: eve@example.com <x.y>").message)
+    assert str(mail["List-Id"]) == '"Mystery Bcc: eve@example.com <x.y>" <genre-mystery.lists.localhost>'
+    assert mail["Bcc"] is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "books.test/u", "javascript:alert(1)", "https://books.test/u\r\nBcc: eve@example.com", "https://b.test/u\n",
+     "https://b.test/a b", "https://b.test/>, <https://eve.test/", "https://b.test/\t",
+     "https://b.test/" + "x" * 999, "https://\ud800.test/"],
+)  # fmt: skip
+def test_address_to_unsubscribe_that_no_header_holds_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"unsubscribe_url is .* expected https://") as caught:
+        news(url)
+    assert caught.value.field == "unsubscribe_url"
+    assert "eve" not in str(caught.value)  # its end is the reader's own, and nobody else's
+
+
+@pytest.mark.parametrize("name", ["", "Genre", "genre mystery", "a..b", "-a", "a\n", "é", "a@b", "x" * 101])
+def test_list_that_no_header_can_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInputError, match="expected a-z, 0-9 and single hyphens"):
+        news(name=name)
+
+
+# Attached files
+
+
+def test_files_are_named_in_the_message_and_left_out_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(b"%PDF" * 1000)
+    message = render("fine", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "report.pdf"])
+    assert [file.name for file in message.attachments] == ["report.pdf"]
+    assert len(message.message) < 2500
+    source = complete(message.message, message.attachments)
+    assert [part.get_content() for part in read(source).iter_attachments()] == [b"%PDF" * 1000]
+    assert body(source) == "text of a\n"
+
+
+def test_mail_that_is_too_large_with_its_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(
+        b"x" * (MAX_MESSAGE_BYTES * 57 // 78)
+    )  # as base64 the limit, to the line
+    with pytest.raises(InvalidInputError, match="at most 10485760 are sent"):
+        render("note", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "large"])
+    (tmp_path / "large").write_bytes(b"x" * (MAX_MESSAGE_BYTES * 57 // 78 - 2000))
+    message = render("note", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "large"])
+    assert MAX_MESSAGE_BYTES - 3000 < len(complete(message.message, message.attachments)) <= MAX_MESSAGE_BYTES

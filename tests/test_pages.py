@@ -26,7 +26,7 @@ def follow(client, response):
 def test_the_first_page_shows_books_and_explains_itself(client):
     page = text_of(client.get("/"))
     assert "Retry, Said the Moon" in page
-    assert "Subscribe to a genre. Add a book to it." in page
+    assert "Subscribe to a genre. Confirm it by mail. Add a book to it." in page
 
 
 def test_the_first_page_needs_no_cookie(client):
@@ -43,9 +43,11 @@ def test_adding_a_book_leads_to_its_job_and_to_the_inbox(client):
     assert client.get(f"/jobs/{job}").status_code == 200
 
 
-def test_the_notice_says_how_many_readers_get_a_mail(client):
+def test_the_notice_says_how_many_readers_get_a_mail(client, subscribe):
     assert "Nobody is subscribed to Mystery yet" in text_of(follow(client, client.post("/books", data=BOOK)))
     client.post("/subscriptions", data=READER)
+    assert "Nobody is subscribed to Mystery yet" in text_of(follow(client, client.post("/books", data=BOOK)))
+    subscribe("cleo@example.com", "Mystery")
     assert "1 reader" in text_of(follow(client, client.post("/books", data=BOOK)))
 
 
@@ -56,9 +58,10 @@ def test_nobody_can_put_an_address_into_the_notice_by_a_link(client, job):
     assert "See the job" not in page
 
 
-def test_subscribing_is_confirmed_on_the_page(client):
+def test_after_subscribing_the_page_says_that_a_mail_has_to_be_confirmed(client):
     page = text_of(follow(client, client.post("/subscriptions", data=READER)))
-    assert "Subscribed to <strong>Mystery</strong>" in page
+    assert "A mail is on its way" in page
+    assert '<p class="links"><a href="/inbox">' in page
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.mail.smtp import Conversation, Limits, NotSentError, Reply, UnknownOutcomeError, is_permanent
+from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.smtp import Conversation
+from app.mail.smtp_exchange import Limits, Server
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\n.dots\r\n..\r\nend\r\n"
-SHORT = Limits(connect_s=0.5, command_s=0.5, dot_s=0.5, quit_s=0.2)
+SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
 BEFORE_THE_DOT = ("connect", "ehlo", "mail", "rcpt", "data")
 
 
@@ -21,10 +23,18 @@ def sink() -> Iterator[SmtpSink]:
         yield sink
 
 
+def connection_to(sink: SmtpSink) -> Conversation:
+    return Conversation(Server("127.0.0.1", sink.port, "plain"), SHORT)
+
+
+def give(conversation: Conversation, message: bytes = MESSAGE) -> Reply:
+    conversation.offer("post@example.com", "cleo@example.com", message)
+    return conversation.finish()
+
+
 def converse(sink: SmtpSink, message: bytes = MESSAGE) -> Reply:
-    with Conversation("127.0.0.1", sink.port, SHORT) as conversation:
-        conversation.offer("post@example.com", "cleo@example.com", message)
-        return conversation.finish()
+    with connection_to(sink) as conversation:
+        return give(conversation, message)
 
 
 def test_message_arrives_as_it_was_written(sink: SmtpSink) -> None:
@@ -45,49 +55,61 @@ def test_message_without_a_last_line_break_gets_one(sink: SmtpSink) -> None:
 
 @pytest.mark.parametrize("stage", BEFORE_THE_DOT)
 @pytest.mark.parametrize(
-    "answer", [HANG_UP, SILENCE, "what?", "2" * 10_000, "421 4.3.2 closing", "451 later"]
+    "answer", [HANG_UP, SILENCE, "what?", "2" * 10_000, "421 4.3.2 closing", "454 4.7.0 too fast"]
 )
-def test_trouble_before_the_dot_is_not_sent_and_may_be_tried_again(
-    sink: SmtpSink, stage: str, answer: str
-) -> None:
+def test_trouble_before_the_dot_is_not_sent_and_the_lanes(sink: SmtpSink, stage: str, answer: str) -> None:
     sink.answer(stage, answer)
     with pytest.raises(NotSentError) as caught:
         converse(sink)
-    assert caught.value.reply.stage == stage
-    assert not caught.value.permanent
+    assert (caught.value.reply.stage, caught.value.verdict) == (stage, Verdict.LANE)
     assert len(caught.value.reply.words) <= 500
     assert sink.messages == []
 
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
-def test_refusal_for_good_is_permanent(sink: SmtpSink, stage: str) -> None:
-    sink.answer(stage, "550-5.1.1 no such reader\r\n550 5.1.1 at this house")
-    with pytest.raises(NotSentError, match=f"at {stage}: 550 5.1.1 no such reader at this house") as caught:
+@pytest.mark.parametrize("code", [450, 550])
+@pytest.mark.parametrize("enhanced", ["", "7.1"])
+def test_refusal_at_each_stage_is_not_sent_and_told_word_for_word(
+    sink: SmtpSink, stage: str, code: int, enhanced: str
+) -> None:
+    full = f"{code // 100}.{enhanced}" if enhanced else ""
+    lines = [f"{code}-{full} not this", f"{code} {full} reader"]
+    sink.answer(stage, "\r\n".join(" ".join(line.split()) for line in lines))
+    with pytest.raises(NotSentError, match=f"at {stage}: {code} .*not this reader") as caught:
         converse(sink)
-    assert caught.value.reply == Reply(stage, 550, "5.1.1", "no such reader at this house")
-    assert caught.value.permanent
+    assert caught.value.reply == Reply(stage, code, full, "not this reader")
     assert sink.messages == []
 
 
-def test_passing_refusal_of_the_message_is_not_sent(sink: SmtpSink) -> None:
-    sink.answer("dot", "451 4.3.0 disk full")
-    with pytest.raises(NotSentError) as caught:
-        converse(sink)
-    assert not caught.value.permanent
+def test_nobody_listening_is_not_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(NotSentError, match=rf"at connect: .*refused.* \(127\.0\.0\.1:{port}\)") as caught:
+        Conversation(Server("127.0.0.1", port, "plain"), SHORT).open()
+    assert caught.value.verdict is Verdict.LANE
 
 
-def test_servers_words_cannot_write_on_the_terminal(sink: SmtpSink) -> None:
-    sink.answer("rcpt", "550 \x1b[2Jgone\0 for 5.1.1 good")
-    with pytest.raises(NotSentError) as caught:
-        converse(sink)
-    assert caught.value.reply == Reply("rcpt", 550, "", " [2Jgone  for 5.1.1 good")
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example"])
+def test_a_host_that_does_not_exist_is_not_sent(host: str) -> None:
+    with pytest.raises(NotSentError, match=f"at connect: .*{host}") as caught:
+        Conversation(Server(host, 25, "plain"), SHORT).open()
+    assert caught.value.verdict is Verdict.LANE
+
+
+def test_greeting_may_take_longer_than_the_connection(sink: SmtpSink) -> None:
+    sink.answer("connect", SILENCE)
+    limits = Limits(connect_s=0.01, command_s=0.3)
+    with pytest.raises(NotSentError, match=r"at connect: nothing for 0\.3 s: timed out"):
+        Conversation(Server("127.0.0.1", sink.port, "plain"), limits).open()
 
 
 @pytest.mark.parametrize("answer", [HANG_UP, ACCEPT_AND_HANG_UP, SILENCE, "what?", "354 go on", "2" * 10_000])
 def test_no_clear_answer_to_the_dot_is_an_unknown_outcome(sink: SmtpSink, answer: str) -> None:
     sink.answer("dot", answer)
-    with pytest.raises(UnknownOutcomeError, match="may have been sent") as caught:
-        converse(sink)
+    with connection_to(sink) as conversation:
+        with pytest.raises(UnknownOutcomeError, match="may have been sent") as caught:
+            give(conversation)
+        assert not conversation.reusable
     assert caught.value.reply.stage == "dot"
 
 
@@ -99,66 +121,102 @@ def test_quit_changes_nothing(sink: SmtpSink, answer: str) -> None:
 
 
 def test_leaving_before_the_dot_sends_nothing(sink: SmtpSink) -> None:
-    with Conversation("127.0.0.1", sink.port, SHORT) as conversation:
+    with connection_to(sink) as conversation:
         conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+        assert not conversation.reusable
     converse(sink, b"Subject: Second\r\n\r\n")
     assert [message for _, message in sink.messages] == [b"Subject: Second\r\n\r\n"]
+    assert sink.verbs().count("quit") == 1
 
 
-def test_nobody_listening_is_not_sent() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(NotSentError, match=rf"at connect: .*refused.* \(127\.0\.0\.1:{port}\)") as caught:
-        Conversation("127.0.0.1", port, SHORT).__enter__()
-    assert not caught.value.permanent
+# More than one message
 
 
-def test_greeting_may_take_longer_than_the_connection(sink: SmtpSink) -> None:
-    sink.answer("connect", SILENCE)
-    with pytest.raises(NotSentError, match="timed out") as caught:
-        Conversation("127.0.0.1", sink.port, Limits(connect_s=0.01, command_s=0.3)).__enter__()
-    assert caught.value.reply.stage == "connect"
+def test_a_second_message_follows_the_first_without_more_words(sink: SmtpSink) -> None:
+    with connection_to(sink) as conversation:
+        give(conversation)
+        assert conversation.reusable
+        assert not conversation.needs_reset
+        give(conversation, b"Subject: Second\r\n\r\n")
+    assert sink.verbs() == ["ehlo", *["mail", "rcpt", "data"] * 2, "quit"]
+    assert [message for _, message in sink.messages] == [MESSAGE, b"Subject: Second\r\n\r\n"]
 
 
-# Source: RFC 5321 4.2 and 4.5.3.1.10, RFC 3463, RFC 7504, RFC 7505
-@pytest.mark.parametrize(
-    ("reply", "permanent"),
-    [
-        (("connect", 554, "", "no service"), False),
-        (("connect", None, "", "refused"), False),
-        (("ehlo", 502, "5.5.1", ""), False),
-        (("mail", 421, "4.7.0", "too many"), False),
-        (("mail", 530, "5.7.0", "sign in first"), False),
-        (("mail", 535, "", ""), False),
-        (("mail", 553, "5.1.8", "not your address"), True),
-        (("rcpt", 421, "4.7.28", ""), False),
-        (("rcpt", 432, "4.3.2", ""), False),
-        (("rcpt", 450, "4.2.0", "greylisted"), False),
-        (("rcpt", 451, "4.7.1", ""), False),
-        (("rcpt", 452, "4.5.3", ""), False),
-        (("rcpt", 454, "4.7.0", ""), False),
-        (("rcpt", 500, "5.5.2", ""), True),
-        (("rcpt", 521, "5.3.2", ""), True),
-        (("rcpt", 550, "", ""), True),
-        (("rcpt", 550, "5.1.1", ""), True),
-        (("rcpt", 550, "4.2.1", "a code that contradicts itself"), True),
-        (("rcpt", 450, "5.1.1", "a code that contradicts itself"), False),
-        (("rcpt", 551, "5.1.6", ""), True),
-        (("rcpt", 552, "", "too many recipients"), False),
-        (("rcpt", 552, "5.2.2", "mailbox full"), False),
-        (("rcpt", 552, "5.3.4", "too big"), True),
-        (("rcpt", 553, "5.1.3", ""), True),
-        (("rcpt", 556, "5.1.10", ""), True),
-        (("rcpt", None, "", "hung up"), False),
-        (("data", 554, "5.5.1", ""), True),
-        (("data", 250, "", "not what was asked"), False),
-        (("dot", 452, "4.3.1", ""), False),
-        (("dot", 552, "5.3.4", "too big"), True),
-        (("dot", 550, "5.7.1", "policy"), True),
-        (("dot", 554, "5.7.1", ""), True),
-    ],
-)
-def test_refusals_are_classified_by_stage_and_code(
-    reply: tuple[str, int | None, str, str], permanent: bool
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
+@pytest.mark.parametrize("code", ["450 4.2.0 later", "550 5.1.1 never"])
+def test_connection_may_be_used_again_after_a_refusal_and_a_reset(
+    sink: SmtpSink, stage: str, code: str
 ) -> None:
-    assert is_permanent(Reply(*reply)) is permanent
+    sink.answer(stage, code)
+    with connection_to(sink) as conversation:
+        with pytest.raises(NotSentError):
+            give(conversation)
+        assert conversation.reusable
+        assert conversation.needs_reset
+        assert conversation.reset()
+        assert not conversation.needs_reset
+        assert give(conversation).code == 250
+    assert (len(sink.messages), sink.connections) == (1, 1)
+
+
+def test_greylisted_then_taken(sink: SmtpSink) -> None:
+    sink.answer("rcpt", "450 4.7.1 Greylisted, try again in 300 seconds")
+    with pytest.raises(NotSentError) as caught:
+        converse(sink)
+    assert (caught.value.verdict, caught.value.reply.retry_after_s) == (Verdict.LATER, 300)
+    assert converse(sink).code == 250
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
+@pytest.mark.parametrize("answer", ["421 4.4.2 closing", "what?"])
+def test_connection_is_not_used_again_after_421_or_nonsense(sink: SmtpSink, stage: str, answer: str) -> None:
+    sink.answer(stage, answer)
+    with connection_to(sink) as conversation:
+        with pytest.raises((NotSentError, UnknownOutcomeError)):
+            give(conversation)
+        assert not conversation.reusable
+        assert not conversation.reset()
+    assert "quit" not in sink.verbs()
+
+
+@pytest.mark.parametrize("answer", [HANG_UP, SILENCE, "421 closing", "500 what?", "what?"])
+def test_a_reset_that_is_not_answered_well_says_so(sink: SmtpSink, answer: str) -> None:
+    sink.answer("rset", answer)
+    with connection_to(sink) as conversation:
+        assert not conversation.reset()
+
+
+# What is not sent at all
+
+
+def test_size_is_told_to_a_server_that_asks_for_it(sink: SmtpSink) -> None:
+    converse(sink)
+    assert f"mail FROM:<post@example.com> SIZE={len(MESSAGE)}" in sink.commands
+
+
+def test_message_larger_than_the_server_takes_fails_before_anything_is_sent() -> None:
+    with SmtpSink(most_bytes=1000) as sink:
+        with connection_to(sink) as conversation:
+            with pytest.raises(
+                NotSentError, match=r"at mail: 552 5\.3\.4 .* 1001 bytes, the server takes 1000"
+            ) as caught:
+                give(conversation, b"x" * 1001)
+            assert conversation.reusable
+            assert not conversation.needs_reset
+            assert give(conversation, b"Subject: x\r\n\r\n" + b"x" * 984 + b"\r\n").code == 250
+        assert caught.value.verdict is Verdict.FAILED
+        assert sink.verbs() == ["ehlo", "mail", "rcpt", "data", "quit"]
+
+
+@pytest.mark.parametrize(
+    "address", ["jürgen@example.com", "a@b\r\nRCPT TO:<eve@example.com>", "a b@c", "a@b>", "no-at", ""]
+)
+def test_address_that_smtp_cannot_say_fails_that_mail_alone(sink: SmtpSink, address: str) -> None:
+    with connection_to(sink) as conversation:
+        with pytest.raises(NotSentError, match="at rcpt: no server can be told this address") as caught:
+            conversation.offer("post@example.com", address, MESSAGE)
+        assert caught.value.verdict is Verdict.FAILED
+        with pytest.raises(NotSentError, match="at mail: no server can be told this sender") as caught:
+            conversation.offer(address, "cleo@example.com", MESSAGE)
+        assert caught.value.verdict is Verdict.LANE
+    assert sink.verbs() == ["ehlo", "quit"]

@@ -1,47 +1,57 @@
-"""The ledger: a mail is a row, with its bytes, from the moment it is asked for; the inbox is a view of it.
+"""The ledger: a mail is a row, with its bytes, from the moment it is asked for to the end.
 
-    queued          -> sending   mark_sending: the next byte is the dot that makes the server take it
-    sending         -> sent      mark_sent: the server said yes
-    queued, sending -> queued    requeue: not sent, another try follows; or maybe sent, and may go twice
-    queued, sending -> failed    mark_failed: not sent, and no try follows
-    sending         -> unknown   mark_unknown: maybe sent, and must not go twice
-    queued          -> failed    give_up: its job has ended and cannot say more
-    sending         -> unknown   give_up: the same, but it may have been sent
+    queued          -> sending     mark_sending: the next byte is the one that makes the server take it
+    sending         -> sent        mark_sent: the server said yes
+    queued, sending -> queued      requeue: not sent, another try follows; or maybe sent, and may go twice
+    queued, sending -> failed      mark_failed: not sent, and no try follows
+    queued, sending -> unknown     mark_unknown: maybe sent (if not in this try then before), and must not go twice
+    queued          -> suppressed  mark_suppressed: who it is for wants none, or cannot have any
+    queued -> failed or cancelled, sending -> unknown
+                                   job_ended: its job ended without having said more
+    failed, cancelled -> queued    job_redriven: its job runs again
+    (by hand)                      by_hand.py: cancel what waits, settle what is unknown, send again
 
-Each arrow is one function; the WHERE of its UPDATE is its guard, and it returns whether it happened. Nothing
-leads to `suppressed` and `cancelled` yet.
+Each arrow is one function; the WHERE of its UPDATE is its guard, and it returns whether it happened.
 """
 
 from __future__ import annotations
 
-import email
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from email import policy
-from email.message import EmailMessage
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from sqlite_utils import Database as Tables
-from sqlite_utils import Migrations
-
 from app.database import database
+from app.mail.attachments import Attached
+from app.mail.ledger_tables import NOW
+from app.mail.ledger_tables import migrations as migrations
 from app.mail.message import Message
-from app.mail.smtp import Reply
+from app.mail.replies import Reply
 
 Policy = Literal["retry", "hold"]
 """What happens to a mail that may have been sent: `retry` sends it again, `hold` waits for a person."""
 
-NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+Requeued = Literal["later", "lane", "unknown"]
 
-migrations = Migrations("mail")
+AS_NEW = (
+    "state = 'queued', sending_at = NULL, sent_at = NULL, maybe_sent_at = NULL, tries = 0,"
+    " expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+4 days')"
+)
+"""What is set when a mail gets another round of tries."""
+
+STATES = ("queued", "sending", "sent", "failed", "unknown", "suppressed", "cancelled")
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a moment as the tables do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 @dataclass(frozen=True)
 class Email:
-    """What a transport needs to know of a row."""
+    """What delivery needs to know of a row; `began_at` is when it asked."""
 
     id: int
     to_address: str
@@ -49,37 +59,40 @@ class Email:
     policy: Policy
     message: bytes
     message_id: str
-
-
-@dataclass(frozen=True)
-class InboxEmail:
-    """A mail that was sent, as a reader sees it; `sent_at` is aware UTC."""
-
-    id: int
-    to: str
-    subject: str
-    text: str
-    html: str | None
-    headers: list[tuple[str, str]]
-    source: bytes
-    sent_at: datetime
+    job: str
+    list_name: str
+    attachments: tuple[Attached, ...]
+    tries: int
+    created_at: datetime
+    expires_at: datetime | None
+    maybe_sent_at: datetime | None
+    reply: Reply | None
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 # Writing a mail down
 
 
 def add(
-    message: Message, job: str, *, dedup_key: str | None = None, priority: float = 0, policy: Policy = "retry"
+    message: Message,
+    job: str,
+    *,
+    dedup_key: str | None = None,
+    priority: float = 0,
+    policy: Policy = "retry",
+    expires_in_s: float = 4 * 24 * 3600,
 ) -> int | None:
     """Write a mail down as queued for the job of that uuid; None when its `dedup_key` is known already."""
     sql = (
-        "INSERT INTO emails"
-        " (to_address, subject, template, message, message_id, job, dedup_key, priority, policy)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
+        "INSERT INTO emails (to_address, subject, template, message, message_id, job, dedup_key, priority,"
+        " policy, list_name, attachments, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
     )
     values = (
         message.to, message.subject, message.template, message.message, message.message_id,
-        job, dedup_key, priority, policy,
+        job, dedup_key, priority, policy, message.list_name,
+        json.dumps([attached.as_json() for attached in message.attachments]),
+        utc_text(datetime.now(UTC) + timedelta(seconds=expires_in_s)),
     )  # fmt: skip
     return _insert(sql, values)
 
@@ -113,14 +126,39 @@ def known_keys(dedup_keys: Iterable[str]) -> set[str]:
 
 
 def find(email_id: int) -> Email | None:
-    """Return what a transport needs to know of a mail."""
-    row = database.read_one(
-        "SELECT id, to_address, state, policy, message, message_id FROM emails WHERE id = ?", (email_id,)
+    """Return what delivery needs to know of a mail."""
+    row = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    if row is None:
+        return None
+    return Email(
+        id=row["id"],
+        to_address=row["to_address"],
+        state=row["state"],
+        policy=row["policy"],
+        message=row["message"],
+        message_id=row["message_id"],
+        job=row["job"],
+        list_name=row["list_name"],
+        attachments=tuple(Attached(**values) for values in json.loads(row["attachments"])),
+        tries=row["tries"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        expires_at=_moment(row["expires_at"]),
+        maybe_sent_at=_moment(row["maybe_sent_at"] or row["sending_at"]),
+        reply=_reply_of(row),
     )
-    return Email(*row) if row else None
 
 
-# The arrows
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _reply_of(row: sqlite3.Row) -> Reply | None:
+    if row["stage"] is None:
+        return None
+    return Reply(row["stage"], row["code"], row["enhanced"] or "", row["words"])
+
+
+# The arrows of delivery
 
 
 def mark_sending(email_id: int) -> bool:
@@ -128,121 +166,111 @@ def mark_sending(email_id: int) -> bool:
     return _move(email_id, f"state = 'sending', sending_at = {NOW}", "queued")
 
 
-def mark_sent(email_id: int, reply: Reply) -> bool:
+def mark_sent(email_id: int, reply: Reply, began_at: datetime | None = None) -> bool:
     """sending -> sent: the server said yes."""
-    return _move(email_id, f"state = 'sent', sent_at = {NOW}", "sending", reply=reply)
+    return _move(email_id, f"state = 'sent', sent_at = {NOW}", "sending", tried=("sent", reply, began_at))
 
 
-def requeue(email_id: int, reply: Reply) -> bool:
-    """queued, sending -> queued: another try follows."""
-    return _move(email_id, "state = 'queued', sending_at = NULL", "queued", "sending", reply=reply)
+def requeue(
+    email_id: int, reply: Reply, began_at: datetime | None = None, outcome: Requeued = "later"
+) -> bool:
+    """queued, sending -> queued: another try follows, and where it was not the lane's fault this one counts."""
+    change = f"state = 'queued', sending_at = NULL, tries = tries + {int(outcome != 'lane')}"
+    if outcome == "unknown":
+        change += ", maybe_sent_at = COALESCE(maybe_sent_at, sending_at)"
+    return _move(email_id, change, "queued", "sending", tried=(outcome, reply, began_at))
 
 
-def mark_failed(email_id: int, reply: Reply) -> bool:
+def mark_failed(email_id: int, reply: Reply, began_at: datetime | None = None) -> bool:
     """queued, sending -> failed: it was not sent, and no try follows."""
-    return _move(email_id, "state = 'failed'", "queued", "sending", reply=reply)
+    return _move(email_id, "state = 'failed'", "queued", "sending", tried=("failed", reply, began_at))
 
 
-def mark_unknown(email_id: int, reply: Reply) -> bool:
-    """sending -> unknown: it may have been sent, and nobody sends it again unasked."""
-    return _move(email_id, "state = 'unknown'", "sending", reply=reply)
+def mark_unknown(email_id: int, reply: Reply, began_at: datetime | None = None) -> bool:
+    """sending, or queued after a try that may have sent it -> unknown: nobody sends it again unasked."""
+    tried = ("unknown", reply, began_at)
+    change = "state = 'unknown', sending_at = COALESCE(sending_at, maybe_sent_at)"
+    with database.transaction() as connection:
+        return move(connection, email_id, change, ("sending",), tried) or (
+            _may_have_gone(connection, email_id) and move(connection, email_id, change, ("queued",), tried)
+        )
 
 
-def give_up(email_id: int, reason: str) -> bool:
-    """queued -> failed, sending -> unknown: no try follows, whatever happened."""
-    change = "state = CASE state WHEN 'sending' THEN 'unknown' ELSE 'failed' END"
-    return _move(email_id, change, "queued", "sending", reply=Reply("job", None, "", reason))
+def _may_have_gone(connection: sqlite3.Connection, email_id: int) -> bool:
+    sql = "SELECT 1 FROM emails WHERE id = ? AND maybe_sent_at NOTNULL"
+    return connection.execute(sql, (email_id,)).fetchone() is not None
 
 
-def _move(email_id: int, change: str, *states: str, reply: Reply | None = None) -> bool:
+def mark_suppressed(email_id: int, reason: str) -> bool:
+    """queued -> suppressed: who it is for wants none, or cannot have any."""
+    reply = Reply("suppression", None, "", reason)
+    return _move(email_id, "state = 'suppressed'", "queued", tried=("suppressed", reply, None))
+
+
+Tried = tuple[str, Reply, datetime | None]
+
+
+def _move(email_id: int, change: str, *states: str, tried: Tried | None = None) -> bool:
+    return database.write(lambda connection: move(connection, email_id, change, states, tried))
+
+
+def move(
+    connection: sqlite3.Connection,
+    email_id: int,
+    change: str,
+    states: tuple[str, ...],
+    tried: Tried | None = None,
+) -> bool:
+    """Take an arrow, and write the try that led to it down beside it; return whether it happened."""
     heard: tuple[object, ...] = ()
-    if reply is not None:
+    if tried is not None:
+        reply = tried[1]
         change += f", stage = ?, code = ?, enhanced = ?, words = ?, answered_at = {NOW}"
         heard = (reply.stage, reply.code, reply.enhanced, reply.words)
     marks = ", ".join("?" for _ in states)
     sql = f"UPDATE emails SET {change} WHERE id = ? AND state IN ({marks})"
-    values = (*heard, email_id, *states)
-    return database.write(lambda connection: connection.execute(sql, values).rowcount == 1)
+    if connection.execute(sql, (*heard, email_id, *states)).rowcount == 0:
+        return False
+    if tried is not None:
+        outcome, _, began_at = tried
+        began = utc_text(began_at or datetime.now(UTC))
+        connection.execute(
+            f"INSERT INTO email_attempts VALUES (?, ?, ?, {NOW}, ?, ?, ?, ?)",
+            (email_id, outcome, began, *heard),
+        )
+    return True
 
 
-# The inbox
-
-SENT = "SELECT id, to_address, subject, message, sent_at FROM emails WHERE state = 'sent' AND "
+# The row follows its job, in the job's own commit
 
 
-def inbox(limit: int = 50, before_id: int | None = None) -> list[InboxEmail]:
-    """Return the mails that were sent, newest first.
-
-    `before_id` is the last id of the page before this one.
-    """
-    before_id = 2**63 - 1 if before_id is None else before_id
-    return [
-        _as_read(row) for row in database.read(SENT + "id < ? ORDER BY id DESC LIMIT ?", (before_id, limit))
-    ]
-
-
-def inbox_email(email_id: int) -> InboxEmail | None:
-    """Return one mail that was sent."""
-    row = database.read_one(SENT + "id = ?", (email_id,))
-    return _as_read(row) if row else None
+def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str) -> None:
+    """queued -> failed or cancelled (as the job), sending -> unknown: no try follows, whatever happened."""
+    rows = connection.execute(
+        "SELECT id, state FROM emails WHERE job = ? AND state IN ('queued', 'sending')", (job,)
+    ).fetchall()
+    for row in rows:
+        new = "unknown" if row["state"] == "sending" else state
+        outcome = "failed" if new == "failed" else "unknown" if new == "unknown" else "by hand"
+        tried = (outcome, Reply("job", None, "", reason), None)
+        move(connection, row["id"], f"state = '{new}'", (row["state"],), tried)
 
 
-def _as_read(row: sqlite3.Row) -> InboxEmail:
-    mail = email.message_from_bytes(row["message"], policy=policy.default)
-    return InboxEmail(
-        id=row["id"],
-        to=row["to_address"],
-        subject=row["subject"],
-        text=_body(mail, "plain") or "",
-        html=_body(mail, "html"),
-        headers=[(name, str(value)) for name, value in mail.items()],
-        source=row["message"],
-        sent_at=datetime.fromisoformat(row["sent_at"]),
+def job_redriven(connection: sqlite3.Connection, job: str) -> None:
+    """failed, cancelled -> queued: it was not sent, so it may be tried again."""
+    connection.execute(
+        f"UPDATE emails SET {AS_NEW} WHERE job = ? AND state IN ('failed', 'cancelled') AND message_id NOTNULL",
+        (job,),
     )
 
 
-def _body(mail: EmailMessage, kind: Literal["plain", "html"]) -> str | None:
-    part = mail.get_body((kind,))
-    return None if part is None else str(part.get_content()).replace("\r\n", "\n")
+# How long mails are kept
 
 
-# The table
-
-
-@migrations()
-def create_emails(db: Tables) -> None:
-    """Create the ledger."""
-    db.execute(
-        f"""
-        CREATE TABLE emails (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            to_address TEXT NOT NULL,
-            subject TEXT NOT NULL,
-            template TEXT NOT NULL,
-            message BLOB NOT NULL,                 -- every try sends these bytes
-            message_id TEXT UNIQUE,
-            dedup_key TEXT UNIQUE,                 -- what the mail is about: nothing is told twice
-            job TEXT,
-            priority REAL NOT NULL DEFAULT 0,
-            policy TEXT NOT NULL DEFAULT 'retry' CHECK (policy IN ('retry', 'hold')),
-            state TEXT NOT NULL DEFAULT 'queued' CHECK (
-                state IN ('queued', 'sending', 'sent', 'failed', 'unknown', 'suppressed', 'cancelled')
-            ),
-            created_at TEXT NOT NULL DEFAULT ({NOW}),
-            sending_at TEXT,
-            sent_at TEXT,
-            stage TEXT,                            -- what was heard last, where, and when
-            code INTEGER,
-            enhanced TEXT,
-            words TEXT,
-            answered_at TEXT,
-            CHECK (state NOT IN ('sending', 'sent', 'unknown') OR sending_at IS NOT NULL),
-            CHECK (state <> 'queued' OR sending_at IS NULL),
-            CHECK ((state = 'sent') = (sent_at IS NOT NULL)),
-            CHECK (state NOT IN ('sent', 'failed', 'unknown') OR answered_at IS NOT NULL),
-            CHECK ((answered_at IS NULL) = (stage IS NULL) AND (answered_at IS NULL) = (words IS NULL)),
-            CHECK (state IN ('failed', 'suppressed', 'cancelled') OR job IS NOT NULL),
-            CHECK ((job IS NULL) = (message_id IS NULL))
-        ) STRICT"""
+def forget_old(before: datetime, limit: int = 1000) -> int:
+    """Delete mails that ended and are older than a moment; return how many, at most `limit`."""
+    sql = (
+        "DELETE FROM emails WHERE id IN (SELECT id FROM emails WHERE created_at < ?"
+        " AND state NOT IN ('queued', 'sending') ORDER BY created_at LIMIT ?)"
     )
-    db.execute("CREATE INDEX emails_by_state ON emails (state, id)")
+    return database.write(lambda connection: connection.execute(sql, (utc_text(before), limit)).rowcount)

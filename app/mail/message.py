@@ -2,189 +2,138 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email import policy
-from email.errors import MessageError
-from email.header import Header
-from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
+from email.headerregistry import Address
 from email.message import EmailMessage
-from functools import lru_cache
 from typing import Any
 
-from email_validator import EmailNotValidError, validate_email
 from flask import current_app
-from jinja2 import Environment, StrictUndefined, Template, TemplateError, TemplateNotFound
+from werkzeug.urls import iri_to_uri
 
-from app.errors import InvalidInputError, PostroomError, SettingError
+from app.errors import InvalidInputError
+from app.mail.addresses import parse_sender, wire_address
+from app.mail.attachments import Attached, Source, attach
+from app.mail.headers import MAX_LINE, WIRE_POLICY, Named
+from app.mail.templates import one_line, render_html, render_text
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 """Relays refuse larger ones: Gmail takes 25 MiB, many take 10."""
 
-MAX_SUBJECT = 500
-"""Characters, the rest is cut off: SMTP ends a line at 998. Source: RFC 5321 4.5.3.1.6"""
-
-
-class EmailTemplateError(PostroomError):
-    """A mail's template is missing, or cannot be rendered with what it was given."""
-
-    code = "bad_email_template"
+MAX_TITLE = 200
+"""Characters of a mailing list's title, the rest is cut off."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A mail ready to be sent; `to` is the address as it goes over the wire (an ASCII domain)."""
+    """A mail ready to be sent; `to` is the address as it goes over the wire (an ASCII domain).
+
+    `message` has placeholders for `attachments`: `attachments.complete()` makes it whole.
+    """
 
     to: str
     subject: str
     message: bytes
     message_id: str
     template: str
+    attachments: tuple[Attached, ...] = ()
+    list_name: str = ""
 
 
-def render(template: str, to: str, context: Mapping[str, Any] | None = None) -> Message:
+@dataclass(frozen=True)
+class MailingList:
+    """What a reader subscribed to: its name in ASCII, its title for people, and how to leave it.
+
+    Raises: InvalidInputError for a name or an address that no header can hold.
+    """
+
+    name: str
+    title: str
+    unsubscribe_url: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", self.name) or len(self.name) > 100:
+            raise InvalidInputError(
+                f"The mailing list is named {self.name[:100]!r}, expected a-z, 0-9 and single hyphens, such as "
+                "genre-mystery.",
+                "name",
+            )
+        url = self.unsubscribe_url
+        try:
+            usable = url.isprintable() and " " not in url
+            url = iri_to_uri(url) if usable else url
+        except ValueError:
+            usable = False
+        if not usable or not re.fullmatch(r"https?://[!-;=?-~]+", url) or len(url) > MAX_LINE - 20:
+            raise InvalidInputError(
+                # Not all of it: who knows the address may use it.
+                f"The mailing list's unsubscribe_url is {url[:20]!r}... ({len(url)} characters), expected "
+                f"https://... of at most {MAX_LINE - 20} characters without spaces.",
+                "unsubscribe_url",
+            )
+        object.__setattr__(self, "unsubscribe_url", url)
+
+
+def render(
+    template: str,
+    to: str,
+    context: Mapping[str, Any] | None = None,
+    *,
+    mailing_list: MailingList | None = None,
+    attachments: Sequence[Source] = (),
+    message_key: str | None = None,
+) -> Message:
     """Render app/templates/emails/<template>.txt, and the .html beside it if there is one.
 
-    Every template is offered `site_url`. The first line of the .txt is the subject.
-    Raises: EmailTemplateError; InvalidInputError when no mail can go to that address.
+    Every template is offered `site_url`, and that of a mailing list `unsubscribe_url`. The first line of the
+    .txt is the subject. A mail of the same `message_key` has the same Message-ID.
+    Raises: EmailTemplateError; InvalidInputError when no mail can go to that address, or a file cannot.
     """
     settings = current_app.extensions["settings"]
     values = {"site_url": settings.public_url, **(context or {})}
+    if mailing_list is not None:
+        values["unsubscribe_url"] = mailing_list.unsubscribe_url
     recipient, sender = wire_address(to), parse_sender(settings.mail_from)
-    subject, text = _render_text(f"emails/{template}.txt", values)
-    mail = EmailMessage(policy=_POLICY)
-    mail["From"] = sender
-    mail["To"] = Address(addr_spec=recipient)
+    subject, text = render_text(f"emails/{template}.txt", values)
+    mail = EmailMessage(policy=WIRE_POLICY)
+    mail["From"] = Named(sender.display_name, sender.addr_spec)
+    mail["To"] = Named("", recipient)
     mail["Subject"] = subject
     mail["Date"] = datetime.now(UTC)
-    mail["Message-ID"] = message_id = f"<{uuid.uuid4()}@{sender.domain}>"
+    mail["Message-ID"] = message_id = _message_id(message_key, sender)
     mail["Auto-Submitted"] = "auto-generated"  # holiday replies keep quiet. Source: RFC 3834
-    mail.set_content(_clean(text))
-    html = _render_html(f"emails/{template}.html", values)
+    if mailing_list is not None:
+        _address_to_list(mail, mailing_list, sender)
+    mail.set_content(text)
+    html = render_html(f"emails/{template}.html", values)
     if html is not None:
-        mail.add_alternative(_clean(html), subtype="html")
+        mail.add_alternative(html, subtype="html")
+    files = attach(mail, attachments, MAX_MESSAGE_BYTES)
     source = mail.as_bytes()
-    if len(source) > MAX_MESSAGE_BYTES:
+    size_bytes = len(source) + sum(file.added_bytes for file in files)
+    if size_bytes > MAX_MESSAGE_BYTES:
         raise InvalidInputError(
-            f"the mail {template!r} would be {len(source)} bytes, at most {MAX_MESSAGE_BYTES} are sent: "
+            f"the mail {template!r} would be {size_bytes} bytes, at most {MAX_MESSAGE_BYTES} are sent: "
             "put a link to what is large"
         )
-    return Message(recipient, subject, source, message_id, template)
+    list_name = mailing_list.name if mailing_list else ""
+    return Message(recipient, subject, source, message_id, template, files, list_name)
 
 
-def wire_address(address: str) -> str:
-    """Return an address as SMTP carries it: an international domain becomes ASCII.
-
-    Raises: InvalidInputError.
-    """
-    try:
-        ascii_form = validate_email(address, check_deliverability=False).ascii_email
-    except EmailNotValidError as error:
-        raise InvalidInputError(f"No mail can go to {address!r}: {error}", "to") from error
-    if ascii_form is None:
-        raise InvalidInputError(
-            f"No mail can go to {address!r}: before the @ only ASCII is allowed, few servers take more.", "to"
-        )
-    return ascii_form
+def _message_id(key: str | None, sender: Address) -> str:
+    # Another process that makes the same mail makes the same id: a mail program may then show it once.
+    left = hashlib.sha256(key.encode()).hexdigest()[:32] if key is not None else str(uuid.uuid4())
+    return f"<{left}@{sender.domain}>"
 
 
-@lru_cache(maxsize=8)
-def parse_sender(mail_from: str) -> Address:
-    """Split MAIL_FROM into name and address.
-
-    Raises: SettingError.
-    """
-    name, bracket, address = mail_from.strip().rpartition("<")
-    address = address.removesuffix(">") if bracket else address
-    try:
-        # The default sender is at localhost, which the validator refuses: it looks at foreign letters only.
-        return Address(name.strip(' "'), addr_spec=address if address.isascii() else wire_address(address))
-    except (ValueError, IndexError, MessageError, InvalidInputError) as error:
-        raise SettingError("MAIL_FROM", mail_from, "Name <address@your-domain.example>") from error
-
-
-# Headers
-
-
-class _Subject(UnstructuredHeader, BaseHeader):
-    """A subject that reads the same at the other end.
-
-    The standard library's own folding drops spaces between encoded words, and takes "=?utf-8?..." in a
-    book's title for its own encoding. Source: github.com/python/cpython/issues/92081
-    """
-
-    @classmethod
-    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
-        kwds["decoded"] = value
-        kwds["parse_tree"] = cls.value_parser("")
-
-    def fold(self, *, policy: policy.Policy) -> str:
-        is_plain = self.isascii() and "=?" not in self
-        header = Header(str(self), "us-ascii" if is_plain else "utf-8", 76, self.name)
-        folded = header.encode(linesep=policy.linesep)
-        return f"{self.name}: {folded}{policy.linesep}"
-
-
-_HEADERS = HeaderRegistry()
-_HEADERS.map_to_type("subject", _Subject)
-# 7bit: bodies are encoded so that any server takes them, not only those that offer 8BITMIME.
-_POLICY = policy.SMTP.clone(cte_type="7bit", header_factory=_HEADERS)
-
-
-# Templates
-
-
-def _render_text(name: str, values: dict[str, Any]) -> tuple[str, str]:
-    templates = _mail_templates(current_app.jinja_env)
-    try:
-        assert templates.loader is not None
-        first, body = _compile(templates, templates.loader.get_source(templates, name)[0])
-        subject, text = _one_line(first.render(values)), body.render(values)
-    except TemplateNotFound as error:
-        raise EmailTemplateError(
-            f"app/templates/{error.name} does not exist. Write it: the subject in the first line, an empty "
-            "line, then the text."
-        ) from error
-    except TemplateError as error:
-        raise EmailTemplateError(f"app/templates/{name}: {error}") from error
-    if not subject:
-        raise EmailTemplateError(f"app/templates/{name} has an empty first line: it is the mail's subject.")
-    return subject, text
-
-
-def _render_html(name: str, values: dict[str, Any]) -> str | None:
-    templates = _mail_templates(current_app.jinja_env)
-    try:
-        return templates.get_template(name).render(values)
-    except TemplateError as error:
-        if isinstance(error, TemplateNotFound) and error.name == name:
-            return None
-        raise EmailTemplateError(f"app/templates/{name}: {error}") from error
-
-
-@lru_cache(maxsize=8)
-def _mail_templates(pages: Environment) -> Environment:
-    """Return the app's environment, but text is not HTML, and a missing value is an error."""
-    return pages.overlay(
-        autoescape=lambda name: name is not None and name.endswith(".html"), undefined=StrictUndefined
+def _address_to_list(mail: EmailMessage, mailing_list: MailingList, sender: Address) -> None:
+    """Name the list and the way out of it. Source: RFC 2919, RFC 8058"""
+    mail["List-Id"] = Named(
+        one_line(mailing_list.title, MAX_TITLE), f"{mailing_list.name}.lists.{sender.domain}"
     )
-
-
-@lru_cache(maxsize=64)
-def _compile(templates: Environment, source: str) -> tuple[Template, Template]:
-    # The subject is a template of its own: a line break in a value must not move the border to the body.
-    first, _, rest = source.partition("\n")
-    return templates.from_string(first), templates.from_string(rest.lstrip("\r\n"))
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(_clean(text).split())
-    return line if len(line) <= MAX_SUBJECT else line[: MAX_SUBJECT - 1] + "…"
-
-
-def _clean(text: str) -> str:
-    """Turn what no mail may hold (control characters but tab and line break, half characters) into spaces."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", " ", text)
+    mail["List-Unsubscribe"] = f"<{mailing_list.unsubscribe_url}>"
+    mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"

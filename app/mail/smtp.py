@@ -6,195 +6,157 @@ smtplib's own `sendmail` raises the same error whether the server hung up before
 from __future__ import annotations
 
 import re
-import smtplib
-import socket
-from collections.abc import Callable
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from app.errors import PostroomError
+from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.smtp_exchange import Exchange, Limits, Server
+from app.mail.smtp_opening import open_connection
 
-CHUNK_BYTES = 64 * 1024
-MAX_WORDS = 500
-ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b *")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server said at a stage; `code` is None when it said nothing that SMTP knows."""
-
-    stage: str
-    code: int | None
-    enhanced: str
-    words: str
-
-    def __str__(self) -> str:
-        said = " ".join(part for part in (str(self.code or ""), self.enhanced, self.words) if part)
-        return f"at {self.stage}: {said}"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long each step may take. Units: seconds."""
-
-    connect_s: float = 10
-    command_s: float = 60
-    # RFC 5321 asks for 10 minutes: who hangs up early here makes duplicates.
-    dot_s: float = 300
-    quit_s: float = 2
-
-
-class MailError(PostroomError):
-    """A mail did not go out; `reply` tells the stage, the code and the server's words."""
-
-    code = "mail_error"
-    status = 502
-
-    def __init__(self, text: str, reply: Reply, permanent: bool) -> None:
-        self.reply = reply
-        self.permanent = permanent
-        super().__init__(f"{text} {reply}")
-
-
-class NotSentError(MailError):
-    """The server did not take the mail; `permanent` says that trying again is of no use."""
-
-    code = "mail_not_sent"
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__("The server did not take the mail", reply, is_permanent(reply))
-
-
-class UnknownOutcomeError(MailError):
-    """The message was handed over, but the server's answer never came: it may have been sent."""
-
-    code = "mail_outcome_unknown"
-
-    def __init__(self, reply: Reply, permanent: bool = False) -> None:
-        super().__init__("The mail may have been sent, the server never said", reply, permanent)
-
-
-PERMANENT: tuple[tuple[str, bool], ...] = (
-    # "stage code enhanced": the first line that fits decides. Source: RFC 5321 4.2 and 4.5.3.1.10, RFC 3463
-    (r"(connect|ehlo) .*", False),  # the server's trouble, or ours with it; not this mail's
-    (r".* 4\d\d .*", False),
-    (r".* 53[0458] .*", False),  # it wants a sign-in: a setting is wrong, the mail is not
-    (r"rcpt 552 5\.3\.4", True),  # the message is too big
-    (r"rcpt 552 .*", False),  # mailbox full, or too many recipients
-    (r".* 5\d\d .*", True),
-    (r".*", False),  # hung up, timed out, or no SMTP at all
-)
-
-
-def is_permanent(reply: Reply) -> bool:
-    """Say whether a refusal is for good."""
-    enhanced = reply.enhanced if reply.enhanced[:1] == str(reply.code)[:1] else ""
-    line = f"{reply.stage} {reply.code or '-'} {enhanced}"
-    return next(permanent for pattern, permanent in PERMANENT if re.fullmatch(pattern, line))
+BLOCK_BYTES = 16 * 1024  # what fits one record of TLS: the limit of a block is then one for the whole block
+DOT = b".\r\n"
+ADDRESS = re.compile(r"[!-;=?-~]+@[!-;=?-~]+")
 
 
 class Conversation:
-    """A connection to one server: `offer` a message up to the dot, then `finish` it.
+    """A connection to one server: `open` it, `offer` a message up to the dot, then `finish` it.
 
-    Who leaves between the two has sent nothing: the connection closes without the dot.
+    Who leaves between the two has sent nothing: the connection closes without the dot. Another message may
+    follow while it is `reusable`. One thread at a time.
     """
 
-    def __init__(self, host: str, port: int, limits: Limits | None = None) -> None:
-        self.host = host
-        self.port = port
-        self.limits = limits or Limits()
-        self._offering = False
-        # With no name given smtplib asks the DNS for one, which takes seconds where DNS is broken.
-        self._client = smtplib.SMTP(local_hostname="[127.0.0.1]")
+    def __init__(self, server: Server, limits: Limits | None = None, name: str = "[127.0.0.1]") -> None:
+        self.offers = 0
+        self._exchange = Exchange(server, limits or Limits(), name)
+        self._refused = False
+        self._in_message = False
 
     def __enter__(self) -> Self:
-        try:
-            self._ask("connect", 2, self._connect)
-            self._ask("ehlo", 2, self._client.ehlo)
-        except BaseException:
-            self._client.close()
-            raise
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whatever becomes of QUIT: what the server took, it has taken.
-        with suppress(OSError):
-            if self._client.sock is not None and not self._offering:
-                self._client.sock.settimeout(self.limits.quit_s)
-                self._client.quit()
-        self._client.close()
+        self.leave()
+
+    @property
+    def reusable(self) -> bool:
+        """Say whether another message may follow: the server still answers, and no message is half given."""
+        return self._exchange.is_open and not self._in_message
+
+    @property
+    def needs_reset(self) -> bool:
+        """Say whether the server has to be told first that the last message is over: it refused it half-way."""
+        return self._refused
+
+    def open(self) -> None:
+        """Connect, encrypt and sign in.
+
+        Raises: NotSentError.
+        """
+        open_connection(self._exchange)
 
     def offer(self, sender: str, recipient: str, message: bytes) -> None:
         """Hand over a message (lines end CRLF), all but the dot that makes the server take it.
 
         Raises: NotSentError.
         """
-        self._ask("mail", 2, lambda: self._client.mail(sender))
-        self._ask("rcpt", 2, lambda: self._client.rcpt(recipient))
-        self._ask("data", 3, lambda: self._client.docmd("DATA"))
-        self._offering = True
+        exchange = self._exchange
+        size = self._check(sender, recipient, message)
+        self.offers += 1
+        self._refused = True  # until the server has said otherwise
+        exchange.require(2, exchange.say("mail", f"MAIL FROM:<{sender}>{size}"))
+        exchange.require(2, exchange.say("rcpt", f"RCPT TO:<{recipient}>"))
+        exchange.require(3, exchange.say("data", "DATA"))
+        self._in_message = True  # only the dot ends a message: who stops now has to close
         stuffed = re.sub(rb"(?m)^\.", b"..", message)
-        if not stuffed.endswith(b"\r\n"):
-            stuffed += b"\r\n"
-        for start in range(0, len(stuffed), CHUNK_BYTES):
-            self._send("data", stuffed[start : start + CHUNK_BYTES])
+        self._send(stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n")
 
     def finish(self) -> Reply:
         """Send the dot; return the server's yes.
 
         Raises: NotSentError when it says no; UnknownOutcomeError when no answer comes.
         """
-        self._send("dot", b".\r\n")
-        self._limit(self.limits.dot_s)
-        reply = self._hear("dot", self._client.getreply)
-        self._offering = False
+        exchange = self._exchange
+        early = exchange.early_answer("data")
+        if early is not None:
+            raise NotSentError(early)
+        self._send_dot()
+        reply = exchange.hear("dot", exchange.client.getreply, exchange.limits.dot_s)
         kind = (reply.code or 0) // 100
-        if kind in (4, 5):
-            raise NotSentError(reply)
-        if kind != 2:
+        if kind not in (2, 4, 5):
+            exchange.close()
             raise UnknownOutcomeError(reply)
+        self._in_message = False
+        exchange.require(2, reply)
+        self._refused = False
         return reply
 
-    def _connect(self) -> tuple[int, bytes]:
-        # Not smtplib's connect(): it would give the server's greeting no longer than the connection.
-        address = (self.host, self.port)
-        self._client.sock = socket.create_connection(address, self.limits.connect_s)
-        self._limit(self.limits.command_s)
-        return self._client.getreply()
+    def reset(self) -> bool:
+        """Ask for a clean slate; say whether the connection still works."""
+        exchange = self._exchange
+        reply = exchange.hear("rset", lambda: exchange.client.docmd("RSET"), exchange.limits.reset_s)
+        self._refused = reply.code != 250
+        return not self._refused
 
-    def _ask(self, stage: str, expected: int, command: Callable[[], tuple[int, bytes]]) -> None:
-        self._limit(self.limits.command_s)
-        reply = self._hear(stage, command)
-        if (reply.code or 0) // 100 != expected:
-            raise NotSentError(reply)
+    def leave(self) -> None:
+        """Say goodbye and close; whatever becomes of that, what the server took it has taken."""
+        client = self._exchange.client
+        if self.reusable:
+            client.limit_s = self._exchange.limits.quit_s
+            with suppress(OSError):
+                client.docmd("QUIT")
+        self.drop()
 
-    def _send(self, stage: str, content: bytes) -> None:
-        # An error here means that the system did not even take these bytes, the end of them at least.
-        self._limit(self.limits.command_s)
+    def drop(self) -> None:
+        """Close without a word."""
+        self._exchange.close()
+
+    def _check(self, sender: str, recipient: str, message: bytes) -> str:
+        """Return the SIZE to tell the server; refuse what it would refuse, or take for something else."""
+        if not ADDRESS.fullmatch(sender):
+            raise NotSentError(Reply("mail", None, "", f"no server can be told this sender: {sender!a}"))
+        if not ADDRESS.fullmatch(recipient):
+            words = f"no server can be told this address: {recipient!a}"
+            raise NotSentError(Reply("rcpt", None, "", words), Verdict.FAILED)
+        client = self._exchange.client
+        if not client.has_extn("size"):
+            return ""
+        most = str(client.esmtp_features["size"])
+        if most.isdigit() and 0 < int(most) < len(message):
+            words = f"the message has {len(message)} bytes, the server takes {most}; nothing was sent"
+            raise NotSentError(Reply("mail", 552, "5.3.4", words))
+        return f" SIZE={len(message)}"
+
+    def _send(self, content: bytes) -> None:
+        exchange, limits = self._exchange, self._exchange.limits
+        deadline = time.monotonic() + limits.message_s
+        for start in range(0, len(content), BLOCK_BYTES):
+            limit_s = exchange.client.limit_s = max(0.001, min(limits.block_s, deadline - time.monotonic()))
+            try:
+                exchange.client.send(content[start : start + BLOCK_BYTES])
+            except OSError as error:
+                # It may have said why it hung up.
+                reply = exchange.early_answer("data")
+                if reply is None or reply.code is None:
+                    reply = exchange.silence("data", error, limit_s)
+                raise NotSentError(reply) from error
+
+    def _send_dot(self) -> None:
+        client = self._exchange.client
+        client.limit_s = self._exchange.limits.block_s
+        left = DOT
         try:
-            self._client.send(content)
+            while left:
+                left = left[client.send_part(left) :]
         except OSError as error:
-            raise NotSentError(self._silence(stage, error)) from error
-
-    def _hear(self, stage: str, command: Callable[[], tuple[int, bytes]]) -> Reply:
-        try:
-            code, words = command()
-        except OSError as error:  # the base of smtplib's errors, too
-            return self._silence(stage, error)
-        text = words.decode("utf-8", "replace")
-        found = ENHANCED.match(text)
-        lines = " ".join(ENHANCED.sub("", line) for line in text.splitlines())
-        said = "".join(letter if letter.isprintable() else " " for letter in lines)[:MAX_WORDS]
-        return Reply(stage, code if code > 0 else None, found[1] if found else "", said)
-
-    def _silence(self, stage: str, error: OSError) -> Reply:
-        self._client.close()
-        return Reply(stage, None, "", f"{error} ({self.host}:{self.port})"[:MAX_WORDS])
-
-    def _limit(self, seconds: float) -> None:
-        if self._client.sock is not None:
-            self._client.sock.settimeout(seconds)
+            # Without TLS an error means that the system took nothing of what it was given. With TLS the bytes
+            # are on their way in a record of which nobody can say how much has left.
+            clear = not client.secure
+            reply = self._exchange.silence("data" if clear else "dot", error, client.limit_s)
+            if clear and left == DOT:
+                raise NotSentError(reply) from error
+            raise UnknownOutcomeError(Reply("dot", None, "", reply.words)) from error

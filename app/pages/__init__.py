@@ -18,10 +18,10 @@ SECURITY_HEADERS = {
 def register(app: Flask) -> None:
     """Hang the blueprints, the error pages and what templates need on the app."""
     # Imported inside, so that `import app.pages` imports neither the tasks nor the pages.
-    from app.pages import books, error_pages, inbox, jobs, json_out, status
+    from app.pages import books, emails, error_pages, inbox, jobs, json_out, status, subscriptions
 
     app.json = json_out.SiteJSON(app)
-    for module in (books, jobs, inbox, status):
+    for module in (books, subscriptions, jobs, inbox, emails, status):
         app.register_blueprint(module.bp)
     app.add_url_rule("/favicon.ico", "favicon", lambda: app.send_static_file("favicon.svg"))
     for template_filter in (json_out.moment_text, json_out.printable):

@@ -10,7 +10,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from app import catalogue
-from app.catalogue import Book, Subscription
+from app.catalogue import Book
 from app.database import database
 from app.errors import InvalidInputError, NotFoundError
 from app.pages.json_in import json_object, number_in_query, text
@@ -28,7 +28,7 @@ bp = Blueprint("books", __name__)
 @bp.get("/")
 def index() -> str:
     """Show the books, the search and the two forms."""
-    return _page(notice=_notice())
+    return page(notice=_notice())
 
 
 @bp.post("/books")
@@ -37,18 +37,8 @@ def add_book() -> Response | tuple[str, int]:
     try:
         book, job_id = _add_book(*(request.form.get(name, "") for name in ("title", "author", "genre")))
     except InvalidInputError as error:
-        return _page(book_error=error), HTTPStatus.BAD_REQUEST
+        return page(book_error=error), HTTPStatus.BAD_REQUEST
     return redirect(url_for("books.index", added=book.id, job=job_id), HTTPStatus.SEE_OTHER)
-
-
-@bp.post("/subscriptions")
-def subscribe() -> Response | tuple[str, int]:
-    """Subscribe a reader from the form; a refused form comes back as it was typed."""
-    try:
-        subscription = catalogue.subscribe(request.form.get("email", ""), request.form.get("genre", ""))
-    except InvalidInputError as error:
-        return _page(subscription_error=error), HTTPStatus.BAD_REQUEST
-    return redirect(url_for("books.index", subscribed=subscription.genre), HTTPStatus.SEE_OTHER)
 
 
 # JSON
@@ -76,14 +66,6 @@ def sell_as_json(book_id: int) -> tuple[dict[str, Any], int]:
     return {"job": {"id": job_id, "url": url_for("jobs.job_as_json", uuid=job_id)}}, HTTPStatus.ACCEPTED
 
 
-@bp.post("/api/subscriptions")
-def subscribe_as_json() -> tuple[dict[str, Subscription], int]:
-    """Subscribe a reader to a genre."""
-    body = json_object()
-    # 201 also for who is subscribed already: the answer must not tell strangers who reads what.
-    return {"subscription": catalogue.subscribe(text(body, "email"), text(body, "genre"))}, HTTPStatus.CREATED
-
-
 # What both share
 
 
@@ -100,11 +82,12 @@ def _find_books(limit: int) -> list[Book]:
     return catalogue.find_books(request.args.get("q", ""), request.args.get("genre", ""), limit, before)
 
 
-def _page(
+def page(
     notice: dict[str, Any] | None = None,
     book_error: InvalidInputError | None = None,
     subscription_error: InvalidInputError | None = None,
 ) -> str:
+    """Render the first page, with what became of one of its forms."""
     books = _find_books(PAGE_LENGTH + 1)
     return render_template(
         "books.html",

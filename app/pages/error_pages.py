@@ -7,7 +7,7 @@ import logging
 from flask import Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from app.errors import DatabaseBusyError, PostroomError, QueueFullError
+from app.errors import DatabaseBusyError, OperatorOnlyError, PostroomError, QueueFullError
 
 TRY_AGAIN = (DatabaseBusyError, QueueFullError)
 TRY_AGAIN_S = 5
@@ -31,6 +31,8 @@ def _named_error(error: PostroomError) -> Response:
     message, headers = str(error), {}
     if isinstance(error, TRY_AGAIN):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", TRY_AGAIN_S))
+    elif isinstance(error, OperatorOnlyError):
+        headers["WWW-Authenticate"] = 'Bearer realm="the operator"'
     elif error.status >= 500:
         # Its message is for whoever runs the site, and may name files of this machine.
         log.error("%s %s failed", request.method, request.path, exc_info=error)

@@ -7,8 +7,8 @@ from typing import Any
 from flask import Blueprint, Response, current_app, render_template, request
 
 from app.errors import NotFoundError
-from app.mail import ledger
-from app.mail.ledger import InboxEmail
+from app.mail import inbox as mailbox
+from app.mail.inbox import InboxEmail
 from app.pages.json_in import number_in_query
 
 PAGE_LENGTH = 50
@@ -67,12 +67,12 @@ def mails_as_json() -> dict[str, Any]:
 def _emails(limit: int) -> list[InboxEmail]:
     _must_be_on()
     before = number_in_query("before", 1, MAX_ID, int)
-    return ledger.inbox(limit=limit, before_id=before)
+    return mailbox.mails(limit=limit, before_id=before)
 
 
 def _email(email_id: int) -> InboxEmail:
     _must_be_on()
-    email = ledger.inbox_email(email_id)
+    email = mailbox.mail(email_id)
     if email is None:
         raise NotFoundError("There is no such mail in the inbox.")
     return email

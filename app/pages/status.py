@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 import tasks
 from app.database import database
 from app.errors import PostroomError
+from app.mail import troubles
 from app.pages.json_out import with_moments
 
 bp = Blueprint("status", __name__)
@@ -24,10 +25,14 @@ def up() -> Response:
 
 @bp.get("/ready")
 def ready() -> tuple[dict[str, Any], int]:
-    """Say whether jobs and mails get done; if not, why (promise P6)."""
+    """Say whether jobs and mails get done; if not, why (promise P6).
+
+    Trouble with mail is a warning: another host or a restart of this one would not mend it.
+    """
     reasons = _database_troubles() or tasks.huey.health()
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    return {"ready": not reasons, "reasons": reasons}, status
+    warnings = [] if reasons else troubles.find()
+    return {"ready": not reasons, "reasons": reasons, "warnings": warnings}, status
 
 
 @bp.get("/api/queue")

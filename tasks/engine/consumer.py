@@ -49,6 +49,23 @@ class BellWorker(Worker):
         self.consumer = consumer
         self.busy: Busy | None = None
 
+    def initialize(self) -> None:
+        """Call the start-up hooks, in the context in which bodies run."""
+        if self.huey._startup:
+            self._in_context(super().initialize)
+
+    def shutdown(self) -> None:
+        """Call the shutdown hooks, in the context in which bodies run."""
+        if self.huey._shutdown:
+            self._in_context(super().shutdown)
+
+    def _in_context(self, call_hooks: Callable[[], None]) -> None:
+        try:
+            with self.huey.app_context():
+                call_hooks()
+        except Exception:
+            log.exception("The hooks of a worker could not be called")
+
     def loop(self, now: Any = None) -> None:
         """Claim and run until nothing is ready, then wait for the bell."""
         seen = self.huey.ready_bell.rings

@@ -76,7 +76,8 @@ class DurableHuey(OperatedHuey):
         """Make a function a task.
 
         Beside Huey's options: `max_delay` (caps the back-off), `jitter` (spreads it), `retry_on` and
-        `give_up_on` (tuples of exceptions).
+        `give_up_on` (tuples of exceptions), `limit` (so many at once), `if_not_done(connection, uuid, state,
+        reason)` and `if_redriven(connection, uuid)`, which write what follows from it in the job's own commit.
         Units: retry_delay, max_delay, timeout in seconds.
         """
         return super().task(timeout=timeout, **options)

@@ -58,6 +58,10 @@ class NotingHuey(Huey):
             raise RuntimeError("The queue has no database yet: call app.create_app() first.")
         return self._database
 
+    def app_context(self) -> AbstractContextManager[Any]:
+        """Make the context in which bodies run."""
+        return self._context()
+
     @property
     def in_body(self) -> bool:
         """Say whether the present thread runs a job's body."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from tasks.engine import overview, shelf
@@ -16,7 +17,16 @@ class OperatedHuey(RunningHuey):
     def redrive(self, uuid: str | None = None, task: str | None = None) -> int:
         """Run failed jobs again: one by its uuid, all of a task by its name, or all; return how many."""
         now = self.now()
-        count = self.database.write(lambda connection: shelf.redrive(connection, now, uuid, task))
+
+        def redrive(connection: sqlite3.Connection) -> int:
+            redriven = shelf.redrive(connection, now, uuid, task)
+            for job, name in redriven:
+                if_redriven = getattr(self._registry._registry.get(name), "if_redriven", None)
+                if if_redriven is not None:
+                    if_redriven(connection, job)
+            return len(redriven)
+
+        count = self.database.write(redrive)
         self.database.after_commit(lambda: self.ready_bell.ring(count))
         return count
 
@@ -32,15 +42,25 @@ class OperatedHuey(RunningHuey):
         """Take a failed job off the shelf for good."""
         return self.database.write(lambda connection: shelf.delete_failed(connection, uuid))
 
-    def pause(self, task: str = "", seconds: float | None = None, reason: str = "paused by hand") -> None:
-        """Let no job of a task (of the whole queue, by default) start, for a time or until `resume`."""
+    def pause(
+        self,
+        task: str = "",
+        seconds: float | None = None,
+        reason: str = "paused by hand",
+        *,
+        extend: bool = False,
+    ) -> None:
+        """Let no job of a task (of the whole queue, by default) start, for a time or until `resume`.
+
+        With `extend` a pause that stands already is made longer, never shorter.
+        """
         until_at = None if seconds is None else self.now() + seconds
-        self.database.write(lambda connection: shelf.pause(connection, task, reason, until_at))
+        self.database.write(lambda connection: shelf.pause(connection, task, reason, until_at, extend=extend))
         self.database.after_commit(self.clock_bell.ring)
 
-    def resume(self, task: str = "") -> bool:
-        """Lift a pause; False when there was none."""
-        lifted = self.database.write(lambda connection: shelf.resume(connection, task))
+    def resume(self, task: str = "", *, only_timed: bool = False) -> bool:
+        """Lift a pause (with `only_timed` not one without an end); False when there was none."""
+        lifted = self.database.write(lambda connection: shelf.resume(connection, task, only_timed=only_timed))
         self.database.after_commit(self.ready_bell.ring_all)
         return lifted
 

@@ -165,9 +165,12 @@ class RunningHuey(NotingHuey):
     def _finish_one(
         self, connection: sqlite3.Connection, job: jobs.ClaimedJob, outcome: Outcome, now: float
     ) -> bool:
-        mine = jobs.finish(connection, job, outcome.ending(now, self.ages.result_s), now)
+        ending = outcome.ending(now, self.ages.result_s)
+        mine = jobs.finish(connection, job, ending, now)
         if mine:
             self._complete_chord(connection, outcome, now)
+            if ending.state in ("failed", "cancelled"):
+                self._tell_owner(connection, job.uuid, job.task, ending.state, ending.error or "")
         return mine
 
     def _bury(self, connection: sqlite3.Connection, job: jobs.ClaimedJob, now: float) -> Outcome:
@@ -177,13 +180,30 @@ class RunningHuey(NotingHuey):
         jobs.shelve(connection, job.uuid, outcome.reason, now, outcome.result)
         jobs.write_beside(connection, outcome.ending(now, self.ages.result_s), now)
         self._complete_chord(connection, outcome, now)
+        self._tell_owner(connection, job.uuid, job.task, "failed", outcome.reason)
         return outcome
+
+    def _tell_owner(
+        self, connection: sqlite3.Connection, uuid: str, task: str, state: str, reason: str
+    ) -> None:
+        """Let the data a job is about follow it, in the commit that fails or cancels the job."""
+        if_not_done = getattr(self._registry._registry.get(task), "if_not_done", None)
+        if if_not_done is None:
+            return
+        try:
+            if_not_done(connection, uuid, state, reason)
+        except sqlite3.Error:
+            raise  # the whole end is tried again
+        except Exception:
+            log.exception("Job %s ends as %s, but what it is about could not follow", uuid, state)
 
     def cancel_waiting(self, connection: sqlite3.Connection, uuid: str, now: float) -> bool:
         """Cancel a job that waits; its chord goes on without it, as it does without a revoked one."""
-        payload = shelf.cancel(connection, uuid, now)
-        if payload is None:
+        row = shelf.cancel(connection, uuid, now)
+        if row is None:
             return False
+        task, payload = row
+        self._tell_owner(connection, uuid, task, "cancelled", "Cancelled: by hand")
         before = self._here.outcome
         outcome = self._here.outcome = Outcome(uuid)
         try:

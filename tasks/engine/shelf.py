@@ -7,24 +7,30 @@ import sqlite3
 
 def redrive(
     connection: sqlite3.Connection, now: float, uuid: str | None = None, task: str | None = None
-) -> int:
-    """Make failed jobs ready again, as if new (their history stays): one, a task's, or all; return how many."""
-    return connection.execute(
+) -> list[tuple[str, str]]:
+    """Make failed jobs ready again, as if new (their history stays): one, a task's, or all.
+
+    Returns: (uuid, task) of each.
+    """
+    rows = connection.execute(
         "UPDATE jobs SET state = 'ready', ready_at = ?, finished_at = NULL, error = NULL, result = NULL,"
         " attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
-        " WHERE state = 'failed' AND (?2 IS NULL OR uuid = ?2) AND (?3 IS NULL OR task = ?3)",
+        " WHERE state = 'failed' AND (?2 IS NULL OR uuid = ?2) AND (?3 IS NULL OR task = ?3)"
+        " RETURNING uuid, task",
         (now, uuid, task),
-    ).rowcount
+    )
+    return [(row["uuid"], row["task"]) for row in rows.fetchall()]
 
 
-def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> bytes | None:
-    """Cancel a job that waits and return its payload; None when it runs or has ended."""
+def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, bytes] | None:
+    """Cancel a job that waits and return its task and payload; None when it runs or has ended."""
     rows = connection.execute(
         "UPDATE jobs SET state = 'cancelled', run_at = NULL, ready_at = NULL, finished_at = ?,"
-        " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled') RETURNING payload",
+        " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled')"
+        " RETURNING task, payload",
         (now, uuid),
     ).fetchall()
-    return rows[0]["payload"] if rows else None
+    return (rows[0]["task"], rows[0]["payload"]) if rows else None
 
 
 def delete_failed(connection: sqlite3.Connection, uuid: str) -> bool:
@@ -38,11 +44,23 @@ def drop(connection: sqlite3.Connection, state: str) -> None:
     connection.execute("DELETE FROM jobs WHERE state = ?", (state,))
 
 
-def pause(connection: sqlite3.Connection, task: str, reason: str, until_at: float | None) -> None:
-    """Let no job of a task ('' for all) start, until a moment or until `resume`."""
-    connection.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?)", (task, reason, until_at))
+def pause(
+    connection: sqlite3.Connection, task: str, reason: str, until_at: float | None, *, extend: bool = False
+) -> None:
+    """Let no job of a task ('' for all) start, until a moment or until `resume`.
+
+    It takes the place of the pause that stands; with `extend` only of one that would end earlier.
+    """
+    sql = (
+        "INSERT INTO pauses VALUES (?, ?, ?)"
+        " ON CONFLICT (task) DO UPDATE SET reason = excluded.reason, until_at = excluded.until_at"
+    )
+    if extend:
+        sql += " WHERE until_at < excluded.until_at"
+    connection.execute(sql, (task, reason, until_at))
 
 
-def resume(connection: sqlite3.Connection, task: str) -> bool:
-    """Lift a pause; False when there was none."""
-    return connection.execute("DELETE FROM pauses WHERE task = ?", (task,)).rowcount == 1
+def resume(connection: sqlite3.Connection, task: str, *, only_timed: bool = False) -> bool:
+    """Lift a pause (with `only_timed` not one that somebody must lift by hand); False when there was none."""
+    sql = "DELETE FROM pauses WHERE task = ?" + (" AND until_at NOTNULL" if only_timed else "")
+    return connection.execute(sql, (task,)).rowcount == 1

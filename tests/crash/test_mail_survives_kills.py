@@ -1,43 +1,70 @@
-"""The kit's main promise on real input: kills in the middle of a mailing lose no mail (P1, P2)."""
+"""The kit's main promise on real input: kills during a mailing lose no mail and double none (P1, P2, P5)."""
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tasks.emails import CONNECTIONS
 from tests.site_process import Site
 from tests.smtp_sink import SmtpSink
 
 READERS = 300
-THREADS = 4
 KILLS = 3
 
 
 @pytest.mark.slow
-def test_three_kills_during_a_mailing_lose_no_mail_and_double_at_most_one_a_thread(tmp_path: Path) -> None:
+def test_three_kills_during_a_mailing_lose_no_mail_and_mail_nobody_twice(tmp_path: Path) -> None:
     readers = [f"reader{number}@example.com" for number in range(READERS)]
-    with SmtpSink() as sink, Site(tmp_path, MAIL_URL=sink.url, TASK_THREADS=str(THREADS)) as site:
-        for reader in readers:
-            assert site.post("/api/subscriptions", {"email": reader, "genre": "Mystery"})[0] == 201
+    with SmtpSink() as sink, Site(tmp_path, MAIL_URL=sink.url) as site:
+        subscribe_all(site, sink, readers)
         book = {"title": "Four Kills and a Book", "author": "Oskar Vane", "genre": "Mystery"}
         _, added = site.post("/api/books", book)
         for kill in range(1, KILLS + 1):
-            assert sink.wait_for(kill * READERS // (KILLS + 1), timeout_s=60)
+            assert sink.wait_for(READERS + kill * READERS // (KILLS + 1), timeout_s=60)
             site.kill()
             site.start()
-        assert sink.wait_for(READERS, timeout_s=60)
         wait_until_idle(site)
-        received = Counter(recipient for recipient in sink.recipients())
         assert site.get(added["job"]["url"])[1]["state"] == "done"
-        assert site.counts()["failed"] == 0
-    assert set(received) == set(readers)
-    assert sum(received.values()) - READERS <= KILLS * THREADS
+        states = states_of_alerts(site)
+        failed_jobs = site.counts()["failed"]
+        received = Counter(sink.recipients()[READERS:])
+    assert set(states) == set(readers)
+    # Of a mail whose process died in the one window nobody knows: it is held, and shown as that.
+    outcomes = Counter((state, received[reader]) for reader, state in states.items())
+    assert set(outcomes) <= {("sent", 1), ("unknown", 0), ("unknown", 1)}, outcomes
+    unknown = outcomes["unknown", 0] + outcomes["unknown", 1]
+    assert unknown == failed_jobs
+    assert unknown <= KILLS * CONNECTIONS
 
 
-def wait_until_idle(site: Site) -> None:
+def subscribe_all(site: Site, sink: SmtpSink, readers: list[str]) -> None:
+    """Have all of them ask, and each press the button that their mail leads to."""
+    for reader in readers:
+        assert site.post("/api/subscriptions", {"email": reader, "genre": "Mystery"})[0] == 201
+    assert sink.wait_for(len(readers), timeout_s=60)
+    assert sorted(sink.recipients()) == sorted(readers)
+    for _, mail in list(sink.messages):
+        site.confirm(mail)
+
+
+def states_of_alerts(site: Site) -> dict[str, str]:
+    """Return what the ledger says became of each reader's alert."""
+    with closing(sqlite3.connect(f"file:{site.data_dir / 'postroom.db'}?mode=ro", uri=True)) as ledger:
+        rows = ledger.execute("SELECT to_address, state FROM emails WHERE template = 'book_alert'").fetchall()
+    assert len(rows) == len(dict(rows)), "a reader has two mails about one book"
+    return dict(rows)
+
+
+def wait_until_idle(site: Site, within_s: float = 60) -> None:
     """Wait until no job waits or runs."""
+    give_up_at = time.monotonic() + within_s
     counts = site.counts()
     while counts["ready"] + counts["running"] + counts["scheduled"]:
+        assert time.monotonic() < give_up_at, counts
         counts = site.counts()

@@ -223,7 +223,7 @@ def test_an_enqueue_in_a_process_that_does_not_consume_is_picked_up_at_once(tmp_
 
 def test_plain_gunicorn_serves_and_runs_jobs(tmp_path: Path) -> None:
     with CrashSite(tmp_path, [sys.executable, "-m", "gunicorn", "main:app"]) as site:
-        site.post("/api/subscriptions", {"email": "cleo@example.com", "genre": "Mystery"})
+        site.subscribe("cleo@example.com", "Mystery")
         book = {"title": "The Last Letter", "author": "Ines Marlow", "genre": "Mystery"}
         added = site.post("/api/books", book)[1]
         assert site.get(added["job"]["url"] + "?wait=20")[1]["state"] == "done"

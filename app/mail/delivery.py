@@ -1,0 +1,175 @@
+"""Sends one mail of the ledger, and writes down what became of it and what follows."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from flask import current_app
+
+from app.database import database
+from app.errors import DatabaseBusyError, DatabaseUnusableError
+from app.mail import lanes, ledger, suppressions
+from app.mail.attachments import AttachmentChangedError, complete
+from app.mail.ledger import Email, Requeued
+from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.transports import Transport, transport
+from app.settings import Settings
+
+MAX_TRIES = 100
+"""Tries of one mail, however the schedule is set."""
+
+MAX_NAP_S = 1.0
+"""A shorter wait for MAIL_PER_MINUTE is slept; a longer one pauses the lane, and the thread is free."""
+
+SPREAD = 0.2
+"""Each wait is longer or shorter by up to this part of it, so that mails refused together come back apart."""
+
+BEFORE_THE_MAIL = ("connect", "ehlo", "tls", "auth", "mail", "http")
+"""Stages at which nothing of the mail itself can be what the server dislikes."""
+
+log = logging.getLogger("postroom.mail")
+
+
+class LaneClosedError(Exception):
+    """No mail can go for now; nothing is wrong with this one.
+
+    Units: `pause_s` for all mail, `behind_s` for this one.
+    """
+
+    def __init__(self, reason: str, pause_s: float, behind_s: float = 0) -> None:
+        self.pause_s = pause_s
+        self.behind_s = behind_s
+        super().__init__(reason)
+
+
+class TryLaterError(Exception):
+    """This mail is to be tried again, by the schedule. Units: `delay_s`."""
+
+    def __init__(self, error: MailError, delay_s: float) -> None:
+        self.delay_s = delay_s
+        super().__init__(str(error))
+
+
+def deliver(email_id: int, job: str) -> str:
+    """Send a queued mail; return the state of its row, which may have been dealt with already.
+
+    Raises: LaneClosedError, TryLaterError; NotSentError or UnknownOutcomeError when no try follows.
+    """
+    email = ledger.find(email_id)
+    if email is None or email.job != job:
+        log.info("mail %d is not job %s's any more", email_id, job)
+        return "forgotten" if email is None else email.state
+    if email.state in ("failed", "unknown"):  # settled, but the job died before it could end in the same way
+        reply = email.reply or Reply("job", None, "", "")
+        raise NotSentError(reply, Verdict.FAILED) if email.state == "failed" else UnknownOutcomeError(reply)
+    if email.state not in ("queued", "sending"):
+        return email.state
+    settings: Settings = current_app.extensions["settings"]
+    way = transport()
+    try:
+        return _try(email, way, settings)
+    except (LaneClosedError, DatabaseBusyError, DatabaseUnusableError):
+        raise
+    except MailError as error:
+        _settle(email, error, way, settings)
+    except AttachmentChangedError as error:
+        _settle(email, NotSentError(Reply("attachment", None, "", str(error)), Verdict.FAILED), way, settings)
+    except Exception as error:
+        log.exception("mail %d: the transport has a bug", email.id)
+        _settle(email, _of_a_bug(email, error), way, settings)
+    raise AssertionError("settling ends in an error")
+
+
+def _try(email: Email, way: Transport, settings: Settings) -> str:
+    _look_back(email, way)
+    if email.expires_at is not None and datetime.now(UTC) >= email.expires_at:
+        raise NotSentError(Reply("expiry", None, "", _expired(email)), Verdict.FAILED)
+    reason = suppressions.reason_for(email.to_address, email.list_name)
+    if reason is not None:
+        ledger.mark_suppressed(email.id, reason)
+        log.info("mail %d is not sent: %s", email.id, reason)
+        return "suppressed"
+    while wait_s := lanes.take_token(way.name, settings.mail_per_minute):
+        if wait_s > MAX_NAP_S:
+            raise LaneClosedError(f"MAIL_PER_MINUTE is {settings.mail_per_minute}", wait_s)
+        time.sleep(wait_s)
+    way.deliver(replace(email, message=complete(email.message, email.attachments)))
+    lanes.note_success(way.name)
+    after = ledger.find(email.id)
+    return after.state if after else "forgotten"
+
+
+def _look_back(email: Email, way: Transport) -> None:
+    """See to a mail that an earlier try may have sent."""
+    if email.maybe_sent_at is None:
+        return
+    words = "the process ended before the answer was written down"
+    reply = Reply("dot", None, "", words) if email.state == "sending" or email.reply is None else email.reply
+    if not _may_go_twice(email, way):
+        raise UnknownOutcomeError(reply)
+    if email.state == "sending":
+        ledger.requeue(email.id, reply, email.began_at, "unknown")
+
+
+def _settle(email: Email, error: MailError, way: Transport, settings: Settings) -> None:
+    """Write down what became of a try; raise what follows from it."""
+    verdict = error.verdict
+    if verdict is Verdict.UNKNOWN and _may_go_twice(email, way):
+        verdict = Verdict.LATER
+    if verdict is Verdict.LANE:
+        ledger.requeue(email.id, error.reply, email.began_at, "lane")
+        pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s)
+        behind_s = 0 if error.reply.stage in BEFORE_THE_MAIL else pause_s + _delay_s(email, error, settings)
+        log.error("all mail by %s waits %.0f s: %s", way.name, pause_s, error)
+        raise LaneClosedError(f"{way.name} {error.reply}", pause_s, behind_s) from error
+    if verdict is Verdict.LATER:
+        delay_s = _delay_s(email, error, settings)
+        if email.tries + 1 < MAX_TRIES and not _expires_within(email, delay_s):
+            outcome: Requeued = "unknown" if isinstance(error, UnknownOutcomeError) else "later"
+            ledger.requeue(email.id, error.reply, email.began_at, outcome)
+            log.warning("mail %d is tried again in %.0f s: %s", email.id, delay_s, error)
+            raise TryLaterError(error, delay_s) from error
+    log.warning("mail %d is given up: %s", email.id, error)
+    if isinstance(error, NotSentError) and email.maybe_sent_at is not None:
+        error = UnknownOutcomeError(error.reply)  # not this time; but an earlier try may have sent it
+    with database.transaction():
+        if isinstance(error, UnknownOutcomeError):
+            ledger.mark_unknown(email.id, error.reply, email.began_at)
+        else:
+            ledger.mark_failed(email.id, error.reply, email.began_at)
+        if verdict is Verdict.SUPPRESSED:
+            suppressions.add(email.to_address, str(error.reply))
+    raise error
+
+
+def _may_go_twice(email: Email, way: Transport) -> bool:
+    """Say whether a mail that may have been sent may go again: by its policy, or since it is taken once only."""
+    age_s = (datetime.now(UTC) - (email.maybe_sent_at or email.began_at)).total_seconds()
+    return email.policy == "retry" or age_s < way.idempotent_for_s
+
+
+def _delay_s(email: Email, error: MailError, settings: Settings) -> float:
+    delays_s = settings.mail_retry_delays_s
+    delay_s = delays_s[min(email.tries, len(delays_s) - 1)] * random.uniform(1 - SPREAD, 1 + SPREAD)
+    return max(delay_s, error.reply.retry_after_s or 0)
+
+
+def _expires_within(email: Email, delay_s: float) -> bool:
+    return email.expires_at is not None and datetime.now(UTC) + timedelta(seconds=delay_s) >= email.expires_at
+
+
+def _expired(email: Email) -> str:
+    tried = f"; {email.reply}" if email.reply else ""
+    return f"it could not be sent in time, after {email.tries} tries{tried}"
+
+
+def _of_a_bug(email: Email, error: Exception) -> MailError:
+    reply = Reply("bug", None, "", f"{type(error).__name__}: {error}"[:500])
+    after = ledger.find(email.id)
+    if after is not None and after.state == "sending":
+        return UnknownOutcomeError(reply)
+    return NotSentError(reply, Verdict.LATER)

@@ -1,0 +1,139 @@
+"""What a mail server answered, whose fault it is, and the errors that carry it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.errors import PostroomError
+
+MAX_WORDS = 500
+MAX_RETRY_AFTER_S = 24 * 3600.0
+ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+WISH = re.compile(
+    r"\b(?:again|retry|back|wait|deferred|delayed|greylisted)\b\D{0,40}?"
+    r"(?:(?P<clock>\d{1,3}:\d\d:\d\d)|(?P<amount>\d{1,9})\s*(?P<unit>s|secs?|seconds?|m|mins?|minutes?|h|hours?))\b",
+    re.IGNORECASE,
+)
+UNIT_S = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server said at a stage; `code` is None when it said nothing that the protocol knows.
+
+    The stages: connect, ehlo, tls, auth, mail, rcpt, data, dot.
+    Units: `retry_after_s`, the server's own wish, in seconds.
+    """
+
+    stage: str
+    code: int | None
+    enhanced: str
+    words: str
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        said = " ".join(part for part in (str(self.code or ""), self.enhanced, self.words) if part)
+        return f"at {self.stage}: {said}"
+
+
+class Verdict(StrEnum):
+    """What follows from a try that did not end in a yes."""
+
+    LANE = "lane"  # not the mail's fault: the lane pauses, no attempt is burnt
+    LATER = "later"  # tried again by the schedule
+    FAILED = "failed"
+    SUPPRESSED = "suppressed"  # failed, and nothing more goes to that address
+    UNKNOWN = "unknown"  # it may have been sent
+
+
+class MailError(PostroomError):
+    """A mail did not go out, or may not have; `reply` tells the stage, the code and the server's words."""
+
+    code = "mail_error"
+    status = 502
+    text = ""
+
+    def __init__(self, reply: Reply, verdict: Verdict) -> None:
+        self.reply = reply
+        self.verdict = verdict
+        super().__init__(f"{self.text} {reply}")
+
+
+class NotSentError(MailError):
+    """The server did not take the mail."""
+
+    code = "mail_not_sent"
+    text = "The server did not take the mail"
+
+    def __init__(self, reply: Reply, verdict: Verdict | None = None) -> None:
+        super().__init__(reply, verdict or judge(reply))
+
+
+class UnknownOutcomeError(MailError):
+    """The mail was handed over, but the server's answer never came: it may have been sent."""
+
+    code = "mail_outcome_unknown"
+    text = "The mail may have been sent, the server never said"
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply, Verdict.UNKNOWN)
+
+
+VERDICTS: tuple[tuple[str, Verdict], ...] = (
+    # "stage code enhanced", "-" for no code: the first line that fits the whole decides.
+    # The stage says whose fault it is: up to MAIL the lane's, at RCPT the recipient's, then the message's.
+    # Source: RFC 5321 4.2 and 4.5.3.1.10, RFC 3463, RFC 1870, RFC 4954, RFC 7504, RFC 7505
+    (r"(connect|ehlo|tls|auth) .*", Verdict.LANE),
+    (r"\w+ (421|432|454) .*", Verdict.LANE),  # closing, too many at once, over the rate or the day's quota
+    (r"\w+ 53[0458] .*", Verdict.LANE),  # wants a password, or another one
+    (r"\w+ 451 4\.4\.2", Verdict.LANE),  # it waited too long for us: the same as 421
+    (r"\w+ 554 5\.2\.0", Verdict.LANE),  # Exchange: as many mails as the day allows
+    (r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+)", Verdict.FAILED),  # this message: too large, or of a kind not taken
+    (r"mail 552 ", Verdict.FAILED),  # the answer to a SIZE= too large
+    (r"mail 452 .*", Verdict.LATER),  # no room for a message of this size now
+    (r"mail .*", Verdict.LANE),  # the sender, which all mail has in common
+    (r"rcpt 5\d\d 5\.1\.[78]", Verdict.LANE),  # the sender again: many servers check it as late as here
+    (r"rcpt 5\d\d 5\.(1\.(1|2|3|6|10)|2\.1)", Verdict.SUPPRESSED),  # no such user or host, gone, closed
+    (r"rcpt (521|556) (5\.3\.2)?", Verdict.SUPPRESSED),  # the host takes no mail at all
+    (r"(rcpt|data|dot) 5\d\d 5\.2\.2", Verdict.LATER),  # the mailbox is full; people tidy up
+    (r"rcpt 552 5\.(3\.4|7\.\d+)", Verdict.FAILED),
+    (r"rcpt 552 .*", Verdict.LATER),  # once meant "too many recipients"
+    # 5.7.x is policy, mostly about the sender: no reason to mail nobody there again. Nor is a bare 550, which
+    # says "no such user" and "against our policy" alike: one mail in vain does less harm than a reader lost.
+    (r"(rcpt|data|dot) 5\d\d .*", Verdict.FAILED),
+    (r"(rcpt|data|dot) 4\d\d .*", Verdict.LATER),
+    (r".*", Verdict.LANE),  # before the dot it hung up, was silent or spoke no SMTP
+)
+
+
+def judge(reply: Reply) -> Verdict:
+    """Say what follows from a refusal."""
+    agrees = reply.enhanced[:1] == str(reply.code)[:1]
+    line = f"{reply.stage} {reply.code or '-'} {reply.enhanced if agrees else ''}"
+    return next(verdict for pattern, verdict in VERDICTS if re.fullmatch(pattern, line))
+
+
+def read_reply(stage: str, code: int | None, text: str) -> Reply:
+    """Return what a server's words, line by line and without the codes in front, say."""
+    lines = [line.strip() for line in text.splitlines()]
+    enhanced = {found[1] for line in lines if (found := ENHANCED.match(line))}
+    said = " ".join(ENHANCED.sub("", line, count=1) if ENHANCED.match(line) else line for line in lines)
+    words = "".join(letter if letter.isprintable() else " " for letter in said[:MAX_WORDS])
+    # Lines that contradict each other are not worth believing.
+    only = enhanced.pop() if len(enhanced) == 1 else ""
+    return Reply(stage, code, only, words, _read_wish(words) if (code or 0) // 100 == 4 else None)
+
+
+def _read_wish(words: str) -> float | None:
+    """Find "try again in 5 minutes" or "come back in 00:04:52"; what is longer than a day is a day."""
+    found = WISH.search(words)
+    if found is None:
+        return None
+    if found["clock"]:
+        hours, minutes, seconds = (int(part) for part in found["clock"].split(":"))
+        wish_s = hours * 3600 + minutes * 60 + seconds
+    else:
+        wish_s = int(found["amount"]) * UNIT_S[found["unit"][0].lower()]
+    return min(float(wish_s), MAX_RETRY_AFTER_S) or None

@@ -1,0 +1,93 @@
+"""Mail by SMTP: a MAIL_URL of smtp://, smtps:// or smtp+plain:// becomes a transport."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+from urllib.parse import unquote, urlsplit
+
+from app.errors import SettingError
+from app.mail.credentials import Credentials
+from app.mail.handover import hand_over
+from app.mail.ledger import Email
+from app.mail.pool import Pool
+from app.mail.smtp import Conversation
+from app.mail.smtp_exchange import Limits, Security, Server
+
+SCHEMES: dict[str, tuple[Security, int]] = {
+    "smtp": ("starttls", 587),
+    "smtps": ("tls", 465),
+    "smtp+plain": ("plain", 25),
+}
+PROBE_LIMITS = Limits(connect_s=5, command_s=5)
+
+
+def parse_server(url: str) -> Server:
+    """Return the server a MAIL_URL names; user and password stand in it percent-encoded.
+
+    Raises: SettingError, which does not repeat the password.
+    """
+    parts = urlsplit(url)
+    security, port = SCHEMES[parts.scheme]
+    credentials = None
+    if parts.username is not None:
+        credentials = Credentials(unquote(parts.username), unquote(parts.password or ""))
+        if security == "plain":
+            expected = (
+                "an address without a password: smtp+plain:// encrypts nothing; smtp:// and smtps:// do"
+            )
+            raise SettingError("MAIL_URL", f"{parts.scheme}:...", expected)
+    return Server(parts.hostname or "localhost", parts.port or port, security, credentials)
+
+
+class SmtpTransport:
+    """Gives mail to an SMTP server, over connections that are kept for the next mail."""
+
+    idempotent_for_s = 0.0
+
+    def __init__(self, url: str, sender: str, limits: Limits | None = None) -> None:
+        self.server = parse_server(url)
+        self.sender = sender
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        self.name = f"{urlsplit(url).scheme}://{host}:{self.server.port}"
+        self.pool = Pool(lambda: self._connect(limits))
+        self._context: ssl.SSLContext | None = None
+
+    def deliver(self, email: Email) -> None:
+        """Send the mail; its row says `sending` before the dot, and `sent` before anything else is said.
+
+        Raises: NotSentError, UnknownOutcomeError.
+        """
+        conversation = self.pool.offer(self.sender, email.to_address, email.message)
+        try:
+            hand_over(email, conversation.finish)
+        finally:
+            # With the dot not sent the message is half given, and the connection is closed here.
+            self.pool.give_back(conversation)
+
+    def probe(self) -> str:
+        """Connect and sign in, send nothing; say what the server is like.
+
+        Raises: NotSentError.
+        """
+        self._connect(PROBE_LIMITS).leave()
+        done = {"starttls": "encrypts (STARTTLS)", "tls": "encrypts (TLS)", "plain": "does not encrypt"}
+        signed_in = ", takes the password" if self.server.credentials else ""
+        return f"{self.name} answers, {done[self.server.security]}{signed_in}"
+
+    def close(self) -> None:
+        """Close the connections; the next mail opens new ones."""
+        self.pool.close()
+        self._context = None
+
+    def _connect(self, limits: Limits | None) -> Conversation:
+        if self.server.security != "plain" and self._context is None:
+            self._context = (
+                ssl.create_default_context()
+            )  # reads some hundred certificates: not once a connection
+        # Some relays want to be greeted with a domain of ours, and none minds.
+        domain = self.sender.rpartition("@")[2]
+        name = domain if "." in domain else "[127.0.0.1]"
+        conversation = Conversation(replace(self.server, context=self._context), limits, name)
+        conversation.open()
+        return conversation

@@ -1,0 +1,47 @@
+"""What is wrong with mail at this moment, in sentences that anybody may read."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from app.database import database
+from app.mail.ledger import utc_text
+
+
+def find(now: float | None = None) -> list[str]:
+    """Return a sentence for each trouble with mail: a lane that pauses, mails that were refused or may be lost."""
+    moment = time.time() if now is None else now
+    return [*_paused_lanes(moment), *_unknown(), *_refused(moment)]
+
+
+def _paused_lanes(now: float) -> list[str]:
+    # The server's words stay in the log and with the operator: they may name accounts.
+    rows = database.read("SELECT paused_until FROM mail_lanes WHERE paused_until > ?", (now,))
+    return [
+        "The mail server cannot be used, so all mail waits; the next try is at "
+        f"{datetime.fromtimestamp(row['paused_until'], UTC):%Y-%m-%dT%H:%M:%SZ}. The log says what ails it."
+        for row in rows
+    ]
+
+
+def _unknown() -> list[str]:
+    count = _count("state = 'unknown'")
+    if not count:
+        return []
+    mails = "1 mail" if count == 1 else f"{count} mails"
+    return [f"{mails} may or may not have been sent; the operator decides, at /api/emails?state=unknown."]
+
+
+def _refused(now: float) -> list[str]:
+    yesterday = utc_text(datetime.fromtimestamp(now, UTC) - timedelta(days=1))
+    count = _count("state = 'failed' AND answered_at > ?", yesterday)
+    if not count:
+        return []
+    mails = "1 mail" if count == 1 else f"{count} mails"
+    return [f"{mails} could not be sent in the last 24 hours; see /api/emails?state=failed."]
+
+
+def _count(where: str, *values: str) -> int:
+    row = database.read_one(f"SELECT COUNT(*) FROM emails WHERE {where}", values)
+    return int(row[0]) if row else 0

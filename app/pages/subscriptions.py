@@ -1,0 +1,97 @@
+"""Subscribing, and the two pages that links in mails lead to: one confirms, the other unsubscribes.
+
+Opening such a link changes nothing: programs that look for viruses open every link of a mail before its reader
+does. Its button posts; so does the unsubscribe button of mail programs. Source: RFC 8058
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from app import catalogue
+from app.catalogue import Subscription
+from app.errors import InvalidInputError
+from app.mail import tokens
+from app.pages import books
+from app.pages.json_in import json_object, text
+from tasks import subscriptions
+
+SECRET_ADDRESS_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+"""Whoever knows the address of such a page can press its button, so nobody else is to learn it."""
+
+bp = Blueprint("subscriptions", __name__)
+
+
+@bp.post("/subscriptions")
+def subscribe() -> Response | tuple[str, int]:
+    """Ask a reader by mail to confirm what the form says; a refused form comes back as it was typed."""
+    try:
+        asked = subscriptions.ask_to_confirm(request.form.get("email", ""), request.form.get("genre", ""))
+    except InvalidInputError as error:
+        return books.page(subscription_error=error), HTTPStatus.BAD_REQUEST
+    return redirect(url_for("books.index", subscribed=asked.genre), HTTPStatus.SEE_OTHER)
+
+
+@bp.post("/api/subscriptions")
+def subscribe_as_json() -> tuple[dict[str, Any], int]:
+    """Ask a reader by mail to confirm a subscription."""
+    body = json_object()
+    email = text(body, "email")
+    asked = subscriptions.ask_to_confirm(email, text(body, "genre"))
+    # Only what was sent comes back: the answer must not tell strangers who is subscribed already, or since when.
+    sent = {"email": catalogue.email_address(email), "genre": asked.genre}
+    return {"subscription": sent}, HTTPStatus.CREATED
+
+
+@bp.get("/confirm/<token>")
+def ask_for_yes(token: str) -> str:
+    """Show what a reader is asked to confirm, and a button."""
+    subscription = _to_confirm(token)
+    pending = catalogue.subscriptions_of(subscription.email, "pending")
+    genres = pending or catalogue.subscriptions_of(subscription.email, "confirmed")
+    return render_template("confirm.html", subscriptions=genres, is_confirmed=not pending, pressed=False)
+
+
+@bp.post("/confirm/<token>")
+def confirm(token: str) -> str:
+    """Confirm it; pressing twice does no harm."""
+    confirmed = subscriptions.confirm(_to_confirm(token))
+    return render_template("confirm.html", subscriptions=confirmed, is_confirmed=True, pressed=True)
+
+
+@bp.get("/unsubscribe/<token>")
+def ask_whether_to_end(token: str) -> str:
+    """Show what ends, and a button."""
+    return render_template("unsubscribe.html", genre=_to_end(token).genre, pressed=False)
+
+
+@bp.post("/unsubscribe/<token>")
+def unsubscribe(token: str) -> str:
+    """End a subscription, for whoever has the link: nothing else is asked, and the body does not matter."""
+    subscription = _to_end(token)
+    subscriptions.unsubscribe(subscription)
+    return render_template("unsubscribe.html", genre=subscription.genre, pressed=True)
+
+
+@bp.after_request
+def hide_addresses(response: Response) -> Response:
+    """Keep addresses that hold a token out of caches, search engines and other sites' logs."""
+    if "token" in (request.view_args or {}):
+        response.headers.update(SECRET_ADDRESS_HEADERS)
+    return response
+
+
+def _to_confirm(token: str) -> Subscription:
+    return tokens.read_confirm(token, catalogue.subscription)
+
+
+def _to_end(token: str) -> Subscription:
+    return tokens.read_unsubscribe(token, catalogue.subscription)

@@ -1,0 +1,343 @@
+"""Encryption and signing in: with servers that can, that cannot, and that are not who they say they are."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.mail.credentials import Credentials
+from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.smtp import Conversation
+from app.mail.smtp_exchange import Limits, Security, Server
+from tests.certificates import AUTHORITY, self_signed_context, server_context, trust_authority
+from tests.misbehaving_server import Line, MisbehavingServer
+from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
+
+MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
+SHORT = Limits(connect_s=2, command_s=2, block_s=2, dot_s=2, reset_s=0.5, quit_s=0.5)
+USER, PASSWORD = "clé@example.com", "pässwört: 9/10 + %"
+GIVEN = Credentials(USER, PASSWORD)
+FORMS = [
+    USER,
+    PASSWORD,
+    *(base64.b64encode(text.encode()).decode() for text in (USER, PASSWORD, f"\0{USER}\0{PASSWORD}")),
+]
+
+BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests' authority is one the system knows."""
+    trust_authority(monkeypatch, tmp_path)
+
+
+def make_sink(security: Security, context: ssl.SSLContext | None = None, **options: object) -> SmtpSink:
+    return SmtpSink(tls=context or server_context(), implicit=security == "tls", **options)  # type: ignore[arg-type]
+
+
+def converse(
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+) -> Reply:
+    with Conversation(Server("127.0.0.1", port, security, credentials), limits) as conversation:
+        conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+        return conversation.finish()
+
+
+def refusal(
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+) -> Reply:
+    """Return why the conversation does not come about; it is always the lane's fault."""
+    with pytest.raises(NotSentError) as caught:
+        converse(port, security, credentials, limits)
+    assert caught.value.verdict is Verdict.LANE
+    return caught.value.reply
+
+
+# Encryption
+
+
+@BOTH
+@pytest.mark.usefixtures("trusted")
+def test_mail_goes_to_a_server_whose_authority_is_trusted(security: Security) -> None:
+    with make_sink(security) as sink:
+        assert converse(sink.port, security).code == 250
+        assert sink.messages == [("cleo@example.com", MESSAGE)]
+        assert sink.verbs() == (["ehlo", "starttls"] if security == "starttls" else []) + [
+            "ehlo", "mail", "rcpt", "data", "quit",
+        ]  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("make_context", "words"),
+    [
+        (self_signed_context, "self-signed certificate"),
+        (lambda path: server_context("elsewhere.example"), "not valid for '127.0.0.1'"),
+        (lambda path: server_context(expired=True), "certificate has expired"),
+    ],
+    ids=["self-signed", "wrong host", "expired"],
+)
+@pytest.mark.usefixtures("trusted")
+def test_a_bad_certificate_is_refused_in_words_and_nothing_is_said_to_that_server(
+    security: Security, make_context: Callable[[Path], ssl.SSLContext], words: str, tmp_path: Path
+) -> None:
+    with make_sink(security, make_context(tmp_path), credentials=(USER, PASSWORD)) as sink:
+        reply = refusal(sink.port, security, GIVEN)
+        assert (reply.stage, reply.code) == ("tls", None)
+        assert "certificate cannot be trusted" in reply.words
+        assert words in reply.words
+        assert "SSL_CERT_FILE" in reply.words
+        assert sink.verbs() == (["ehlo", "starttls"] if security == "starttls" else [])
+
+
+@BOTH
+def test_an_authority_the_system_does_not_know_is_refused(security: Security) -> None:
+    with make_sink(security) as sink:
+        assert "unable to get local issuer certificate" in refusal(sink.port, security).words
+        assert sink.messages == []
+
+
+def test_starttls_that_is_not_offered_is_not_done_without() -> None:
+    with SmtpSink() as sink:
+        reply = refusal(sink.port, "starttls", GIVEN)
+        assert reply.stage == "tls"
+        assert "STARTTLS" in reply.words
+        assert sink.verbs() == ["ehlo"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["454 4.7.0 not now", "554 5.7.3 no", "502 what?", "421 closing", "what?", HANG_UP, SILENCE]
+)
+@pytest.mark.usefixtures("trusted")
+def test_starttls_that_is_refused_is_not_done_without(answer: str) -> None:
+    with make_sink("starttls") as sink:
+        sink.answer("starttls", answer)
+        assert refusal(sink.port, "starttls", GIVEN, Limits(command_s=0.5)).stage == "tls"
+        assert sink.verbs() == ["ehlo", "starttls"]
+
+
+def test_words_slipped_in_before_tls_are_not_believed() -> None:
+    def inject(line: Line) -> None:
+        line.say("220 here")
+        line.hear()
+        line.send(b"250-hello\r\n250 STARTTLS\r\n")
+        line.hear()
+        line.send(b"220 go on\r\n250-hello\r\n250 AUTH PLAIN\r\n")
+        line.wait_for_goodbye()
+
+    with MisbehavingServer(inject) as server:
+        reply = refusal(server.port, "starttls", GIVEN)
+        assert reply.stage == "tls"
+        assert "between STARTTLS and TLS" in reply.words
+        assert len(server.heard()) == 2
+
+
+@pytest.mark.usefixtures("trusted")
+def test_what_was_offered_in_the_clear_is_forgotten_under_tls() -> None:
+    def offer_more_in_the_clear(line: Line) -> None:
+        line.say("220 here")
+        line.hear()
+        line.send(b"250-hello\r\n250-STARTTLS\r\n250-SIZE 1\r\n250 AUTH PLAIN LOGIN\r\n")
+        line.hear()
+        line.say("220 go on")
+        line.encrypt(server_context())
+        line.hear()
+        line.send(b"250 hello\r\n")
+        line.wait_for_goodbye()
+
+    with MisbehavingServer(offer_more_in_the_clear) as server:
+        reply = refusal(server.port, "starttls", GIVEN)
+        assert reply.stage == "auth"
+        assert [text.split()[0] for text in server.heard()] == ["ehlo", "STARTTLS", "ehlo"]
+
+
+def test_a_server_that_does_not_speak_tls_is_told_apart() -> None:
+    with SmtpSink() as sink:
+        reply = refusal(sink.port, "tls")
+    assert reply.stage == "tls"
+    assert "does the server speak TLS on this port?" in reply.words
+
+
+@pytest.mark.parametrize("hang_up", [True, False])
+def test_a_handshake_has_a_limit(hang_up: bool) -> None:
+    def say_nothing(line: Line) -> None:
+        line.sock.recv(1)
+        if not hang_up:
+            line.wait_for_goodbye()
+
+    with MisbehavingServer(say_nothing) as server:
+        assert refusal(server.port, "tls", limits=Limits(command_s=0.3)).stage == "tls"
+
+
+@BOTH
+@pytest.mark.usefixtures("trusted")
+def test_messages_of_any_size_go_through_tls(security: Security) -> None:
+    message = b"Subject: Soup\r\n\r\n" + b".0123456789 and more\r\n" * 50_000
+    with make_sink(security) as sink:
+        with Conversation(Server("127.0.0.1", sink.port, security), SHORT) as conversation:
+            for _ in range(2):
+                conversation.offer("post@example.com", "cleo@example.com", message)
+                conversation.finish()
+        assert [content for _, content in sink.messages] == [message] * 2
+
+
+@pytest.mark.parametrize("answer", [HANG_UP, ACCEPT_AND_HANG_UP, SILENCE])
+@BOTH
+@pytest.mark.usefixtures("trusted")
+def test_no_answer_to_the_dot_under_tls_is_an_unknown_outcome(security: Security, answer: str) -> None:
+    with make_sink(security) as sink:
+        sink.answer("dot", answer)
+        with pytest.raises(UnknownOutcomeError):
+            converse(sink.port, security, limits=Limits(dot_s=0.3))
+
+
+@pytest.mark.usefixtures("trusted")
+def test_dot_the_system_does_not_take_under_tls_is_an_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(sock: ssl.SSLSocket, *given: object) -> int:
+        raise BrokenPipeError("in the middle of a record")
+
+    with make_sink("tls") as sink, Conversation(Server("127.0.0.1", sink.port, "tls"), SHORT) as conversation:
+        conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+        monkeypatch.setattr(ssl.SSLSocket, "send", fail)
+        with pytest.raises(UnknownOutcomeError) as caught:
+            conversation.finish()
+    assert caught.value.reply.stage == "dot"
+
+
+@pytest.mark.usefixtures("trusted")
+def test_hanging_up_before_the_dot_under_tls_is_not_sent() -> None:
+    with make_sink("tls") as sink, Conversation(Server("127.0.0.1", sink.port, "tls"), SHORT) as conversation:
+        conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+        sink.stop()
+        with pytest.raises(NotSentError) as caught:
+            conversation.finish()
+    assert caught.value.reply.stage == "data"
+
+
+# Signing in
+
+
+@BOTH
+@pytest.mark.parametrize("without", [[], ["PLAIN"], ["LOGIN"]], ids=["both", "no PLAIN", "no LOGIN"])
+@pytest.mark.usefixtures("trusted")
+def test_the_right_password_opens(security: Security, without: list[str]) -> None:
+    with make_sink(security, credentials=(USER, PASSWORD), without_auth=without) as sink:
+        assert converse(sink.port, security, GIVEN).code == 250
+        assert sink.verbs().count("auth") == 1
+
+
+@BOTH
+@pytest.mark.parametrize("without", [[], ["PLAIN"]])
+@pytest.mark.usefixtures("trusted")
+def test_a_wrong_password_is_the_lanes_fault_and_tried_once(security: Security, without: list[str]) -> None:
+    with make_sink(security, credentials=(USER, "other"), without_auth=without) as sink:
+        reply = refusal(sink.port, security, GIVEN)
+        assert (reply.stage, reply.code, reply.enhanced) == ("auth", 535, "5.7.8")
+        assert sink.verbs().count("auth") == 1
+        assert "mail" not in sink.verbs()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_the_other_way_is_tried_when_the_server_cannot_do_the_first() -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD)) as sink:
+        sink.answer("auth", "504 5.5.4 not that way")
+        assert converse(sink.port, "tls", GIVEN).code == 250
+        assert [command.split()[1] for command in sink.commands if command.startswith("auth")] == [
+            "PLAIN",
+            "LOGIN",
+        ]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_server_that_takes_no_password_is_not_used_without() -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["PLAIN", "LOGIN"]) as sink:
+        reply = refusal(sink.port, "tls", GIVEN)
+        assert reply.stage == "auth"
+        assert "expected AUTH PLAIN or LOGIN" in reply.words
+        assert sink.verbs() == ["ehlo"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["454 4.7.0 not now", "421 closing", "235", "334", "what?", HANG_UP, SILENCE]
+)
+@pytest.mark.usefixtures("trusted")
+def test_only_a_clear_yes_to_the_password_counts(answer: str) -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["LOGIN"]) as sink:
+        sink.answer("auth", answer)
+        if answer == "235":
+            converse(sink.port, "tls", GIVEN)
+        else:
+            assert refusal(sink.port, "tls", GIVEN, Limits(command_s=0.5)).stage == "auth"
+
+
+def test_a_password_is_never_said_in_the_clear() -> None:
+    def want_it(line: Line) -> None:
+        line.say("220 here")
+        while True:
+            line.hear()
+            line.send(
+                b"250-hello\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n"
+                if len(line.heard) == 1
+                else b"530 no\r\n"
+            )
+
+    with MisbehavingServer(want_it) as server:
+        securities: list[Security] = ["starttls", "plain"]
+        for security in securities:
+            with pytest.raises(NotSentError):
+                converse(server.port, security, GIVEN)
+        assert not any(word in text for text in server.heard() for word in [*FORMS, "AUTH"])
+
+
+@pytest.mark.parametrize("echo", [*FORMS, *(form[:-4] for form in FORMS[2:]), "AUTH PLAIN " + FORMS[-1]])
+@pytest.mark.parametrize("stage", ["auth", "mail"])
+@pytest.mark.usefixtures("trusted")
+def test_a_server_that_repeats_the_password_is_not_quoted(
+    stage: str, echo: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def repeat(line: Line) -> None:
+        line.encrypt(server_context())
+        line.say("220 here")
+        line.hear()
+        line.send(b"250-hello\r\n250 AUTH PLAIN\r\n")
+        line.hear()
+        if stage == "mail":
+            line.say("235 in")
+            line.hear()
+        line.say(f"535 5.7.8 not ({echo}), is it")
+        line.hear()
+
+    with MisbehavingServer(repeat) as server, pytest.raises(NotSentError) as caught:
+        converse(server.port, "tls", GIVEN)
+    error = caught.value
+    assert (error.reply.stage, error.reply.code) == (stage, 535)
+    assert "***), is it" in error.reply.words
+    shown = [
+        str(error),
+        repr(error),
+        repr(error.reply),
+        caplog.text,
+        repr(Server("h", 1, "tls", GIVEN)),
+        repr(GIVEN),
+    ]
+    assert not any(form[:-4] in text for text in shown for form in FORMS)
+
+
+def test_an_injected_context_replaces_the_systems_authorities() -> None:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    with make_sink("tls") as sink:
+        server = Server("127.0.0.1", sink.port, "tls", context=context)
+        with Conversation(server, SHORT) as conversation:
+            conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+            assert conversation.finish().code == 250
