@@ -59,12 +59,15 @@ def serve() -> int:
 
 def _serve_with_waitress(settings: "Settings") -> int:
     """Serve where gunicorn does not run: on Windows."""
+    from dataclasses import replace
+
     import waitress
 
     from app import create_app, logs
+    from app.secret_key import secret_key
 
     logs.configure(settings.log_level)
-    app = create_app(settings)
+    app = create_app(replace(settings, secret_key=secret_key(settings)))
     consumer = app.extensions["consumer"]
     consumer.start()
     try:
@@ -147,6 +150,11 @@ def test(arguments: "list[str]") -> int:
     return int(pytest.main(strict + [argument for argument in arguments if argument != "--all"]))
 
 
+def _groups(arguments: "list[str]") -> "tuple[str, ...]":
+    """Name the groups of packages that the tests need; only --all opens a browser."""
+    return ("dev", "browser") if "--all" in arguments else ("dev",)
+
+
 def main(arguments: "list[str]") -> int:
     """Run one command and return its exit status."""
     command, rest = (arguments or ["serve"])[0], arguments[1:]
@@ -157,7 +165,7 @@ def main(arguments: "list[str]") -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        install.ensure(("dev",) if command == "test" else ())
+        install.ensure(_groups(rest) if command == "test" else ())
         if command == "backup":
             return backup(rest)  # its file is named from where the user stands
         os.chdir(PROJECT_DIR)

@@ -30,6 +30,7 @@ def test_neither_is_shown() -> None:
         ("got AGNsZW8AaHVudGVyMjI=", "got ***"),
         ("got AGNsZW8AaHVudG", "got ***"),
         ("got aHVudGVyMjI", "got ***"),
+        ("got line/AGNsZW8AaHVudGVyMjI=", "got ***"),
         ("", ""),
     ],
 )

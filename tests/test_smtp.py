@@ -10,6 +10,7 @@ import pytest
 from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Server
+from tests.misbehaving_server import Line, MisbehavingServer
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\n.dots\r\n..\r\nend\r\n"
@@ -220,3 +221,37 @@ def test_address_that_smtp_cannot_say_fails_that_mail_alone(sink: SmtpSink, addr
             conversation.offer(address, "cleo@example.com", MESSAGE)
         assert caught.value.verdict is Verdict.LANE
     assert sink.verbs() == ["ehlo", "quit"]
+
+
+# Old servers
+
+
+def test_a_server_without_ehlo_is_greeted_the_old_way() -> None:
+    def be_old(line: Line) -> None:
+        line.say("220 here")
+        line.hear()
+        line.say("502 5.5.1 what?")
+        for answer in ("250 hello", "250 ok", "250 ok", "354 go on"):
+            line.hear()
+            line.say(answer)
+        line.hear(b"\r\n.\r\n")
+        line.say("250 kept")
+
+    with MisbehavingServer(be_old) as server:
+        with Conversation(Server("127.0.0.1", server.port, "plain"), SHORT) as conversation:
+            assert give(conversation).code == 250
+        said = [text.split()[0] for text in server.heard()]
+    assert said[:3] == ["ehlo", "helo", "MAIL"]
+
+
+def test_a_server_that_wants_no_greeting_at_all_is_not_sent() -> None:
+    def refuse(line: Line) -> None:
+        line.say("220 here")
+        for _ in range(2):
+            line.hear()
+            line.say("554 5.7.1 not you")
+
+    with MisbehavingServer(refuse) as server, pytest.raises(NotSentError) as caught:
+        Conversation(Server("127.0.0.1", server.port, "plain"), SHORT).open()
+    assert str(caught.value.reply) == "at ehlo: 554 5.7.1 not you"
+    assert caught.value.verdict is Verdict.LANE

@@ -218,6 +218,7 @@ def test_hanging_up_before_the_dot_is_not_sent() -> None:
         with pytest.raises(NotSentError) as caught:
             conversation.finish()
     assert (caught.value.reply.stage, caught.value.verdict) == ("data", Verdict.LANE)
+    assert "the server hung up" in caught.value.reply.words
 
 
 def test_dot_the_system_does_not_take_is_not_sent() -> None:
@@ -269,34 +270,3 @@ def test_the_reason_for_not_reading_on_is_told() -> None:
     with MisbehavingServer(refuse) as server, pytest.raises(NotSentError) as caught:
         converse(server, replace(SHORT, block_s=0.1), b"x" * 50_000_000)
     assert caught.value.reply == Reply("data", 552, "5.3.4", "enough")
-
-
-# Old servers
-
-
-def test_a_server_without_ehlo_is_greeted_the_old_way() -> None:
-    def be_old(line: Line) -> None:
-        line.say("220 here")
-        line.hear()
-        line.say("502 5.5.1 what?")
-        for answer in ("250 hello", "250 ok", "250 ok", "354 go on"):
-            line.hear()
-            line.say(answer)
-        line.hear(b"\r\n.\r\n")
-        line.say("250 kept")
-
-    with MisbehavingServer(be_old) as server:
-        assert converse(server).code == 250
-        said = [text.split()[0] for text in server.heard()]
-    assert said[:3] == ["ehlo", "helo", "MAIL"]
-
-
-def test_a_server_that_wants_no_greeting_at_all_is_not_sent() -> None:
-    def refuse(line: Line) -> None:
-        line.say("220 here")
-        for _ in range(2):
-            line.hear()
-            line.say("554 5.7.1 not you")
-
-    error = outcome(refuse)
-    assert (str(error.reply), error.verdict) == ("at ehlo: 554 5.7.1 not you", Verdict.LANE)

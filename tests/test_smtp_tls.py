@@ -1,9 +1,7 @@
-"""Encryption and signing in: with servers that can, that cannot, and that are not who they say they are."""
+"""Encryption: with servers that can, that cannot, and that are not who they say they are."""
 
 from __future__ import annotations
 
-import base64
-import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +18,7 @@ from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
 SHORT = Limits(connect_s=2, command_s=2, block_s=2, dot_s=2, reset_s=0.5, quit_s=0.5)
-USER, PASSWORD = "clé@example.com", "pässwört: 9/10 + %"
-GIVEN = Credentials(USER, PASSWORD)
-FORMS = [
-    USER,
-    PASSWORD,
-    *(base64.b64encode(text.encode()).decode() for text in (USER, PASSWORD, f"\0{USER}\0{PASSWORD}")),
-]
+GIVEN = Credentials("cleo", "secret")
 
 BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
 
@@ -87,7 +79,7 @@ def test_mail_goes_to_a_server_whose_authority_is_trusted(security: Security) ->
 def test_a_bad_certificate_is_refused_in_words_and_nothing_is_said_to_that_server(
     security: Security, make_context: Callable[[Path], ssl.SSLContext], words: str, tmp_path: Path
 ) -> None:
-    with make_sink(security, make_context(tmp_path), credentials=(USER, PASSWORD)) as sink:
+    with make_sink(security, make_context(tmp_path), credentials=("cleo", "secret")) as sink:
         reply = refusal(sink.port, security, GIVEN)
         assert (reply.stage, reply.code) == ("tls", None)
         assert "certificate cannot be trusted" in reply.words
@@ -220,117 +212,6 @@ def test_hanging_up_before_the_dot_under_tls_is_not_sent() -> None:
         with pytest.raises(NotSentError) as caught:
             conversation.finish()
     assert caught.value.reply.stage == "data"
-
-
-# Signing in
-
-
-@BOTH
-@pytest.mark.parametrize("without", [[], ["PLAIN"], ["LOGIN"]], ids=["both", "no PLAIN", "no LOGIN"])
-@pytest.mark.usefixtures("trusted")
-def test_the_right_password_opens(security: Security, without: list[str]) -> None:
-    with make_sink(security, credentials=(USER, PASSWORD), without_auth=without) as sink:
-        assert converse(sink.port, security, GIVEN).code == 250
-        assert sink.verbs().count("auth") == 1
-
-
-@BOTH
-@pytest.mark.parametrize("without", [[], ["PLAIN"]])
-@pytest.mark.usefixtures("trusted")
-def test_a_wrong_password_is_the_lanes_fault_and_tried_once(security: Security, without: list[str]) -> None:
-    with make_sink(security, credentials=(USER, "other"), without_auth=without) as sink:
-        reply = refusal(sink.port, security, GIVEN)
-        assert (reply.stage, reply.code, reply.enhanced) == ("auth", 535, "5.7.8")
-        assert sink.verbs().count("auth") == 1
-        assert "mail" not in sink.verbs()
-
-
-@pytest.mark.usefixtures("trusted")
-def test_the_other_way_is_tried_when_the_server_cannot_do_the_first() -> None:
-    with make_sink("tls", credentials=(USER, PASSWORD)) as sink:
-        sink.answer("auth", "504 5.5.4 not that way")
-        assert converse(sink.port, "tls", GIVEN).code == 250
-        assert [command.split()[1] for command in sink.commands if command.startswith("auth")] == [
-            "PLAIN",
-            "LOGIN",
-        ]
-
-
-@pytest.mark.usefixtures("trusted")
-def test_a_server_that_takes_no_password_is_not_used_without() -> None:
-    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["PLAIN", "LOGIN"]) as sink:
-        reply = refusal(sink.port, "tls", GIVEN)
-        assert reply.stage == "auth"
-        assert "expected AUTH PLAIN or LOGIN" in reply.words
-        assert sink.verbs() == ["ehlo"]
-
-
-@pytest.mark.parametrize(
-    "answer", ["454 4.7.0 not now", "421 closing", "235", "334", "what?", HANG_UP, SILENCE]
-)
-@pytest.mark.usefixtures("trusted")
-def test_only_a_clear_yes_to_the_password_counts(answer: str) -> None:
-    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["LOGIN"]) as sink:
-        sink.answer("auth", answer)
-        if answer == "235":
-            converse(sink.port, "tls", GIVEN)
-        else:
-            assert refusal(sink.port, "tls", GIVEN, Limits(command_s=0.5)).stage == "auth"
-
-
-def test_a_password_is_never_said_in_the_clear() -> None:
-    def want_it(line: Line) -> None:
-        line.say("220 here")
-        while True:
-            line.hear()
-            line.send(
-                b"250-hello\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n"
-                if len(line.heard) == 1
-                else b"530 no\r\n"
-            )
-
-    with MisbehavingServer(want_it) as server:
-        securities: list[Security] = ["starttls", "plain"]
-        for security in securities:
-            with pytest.raises(NotSentError):
-                converse(server.port, security, GIVEN)
-        assert not any(word in text for text in server.heard() for word in [*FORMS, "AUTH"])
-
-
-@pytest.mark.parametrize("echo", [*FORMS, *(form[:-4] for form in FORMS[2:]), "AUTH PLAIN " + FORMS[-1]])
-@pytest.mark.parametrize("stage", ["auth", "mail"])
-@pytest.mark.usefixtures("trusted")
-def test_a_server_that_repeats_the_password_is_not_quoted(
-    stage: str, echo: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    def repeat(line: Line) -> None:
-        line.encrypt(server_context())
-        line.say("220 here")
-        line.hear()
-        line.send(b"250-hello\r\n250 AUTH PLAIN\r\n")
-        line.hear()
-        if stage == "mail":
-            line.say("235 in")
-            line.hear()
-        line.say(f"535 5.7.8 not ({echo}), is it")
-        line.hear()
-
-    with MisbehavingServer(repeat) as server, pytest.raises(NotSentError) as caught:
-        converse(server.port, "tls", GIVEN)
-    error = caught.value
-    assert (error.reply.stage, error.reply.code) == (stage, 535)
-    assert "***), is it" in error.reply.words
-    shown = [
-        str(error),
-        repr(error),
-        repr(error.reply),
-        caplog.text,
-        repr(Server("h", 1, "tls", GIVEN)),
-        repr(GIVEN),
-    ]
-    assert not any(form[:-4] in text for text in shown for form in FORMS)
 
 
 def test_an_injected_context_replaces_the_systems_authorities() -> None:

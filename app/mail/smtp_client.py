@@ -29,12 +29,9 @@ class SmtpClient(smtplib.SMTP):
         self._unasked = False
 
     def use(self, sock: socket.socket) -> None:
-        """Talk over this socket from now on, and believe nothing that was said over another."""
+        """Talk over this socket from now on. What was offered over another is forgotten with the next EHLO."""
         self.sock = sock
         self._unread = b""
-        self.esmtp_features.clear()
-        self.does_esmtp = False
-        self.helo_resp = self.ehlo_resp = None
 
     @property
     def secure(self) -> bool:
@@ -80,7 +77,6 @@ class SmtpClient(smtplib.SMTP):
         Raises: OSError when the server hangs up or takes too long.
         """
         deadline = time.monotonic() + self.limit_s
-        unasked, self._unasked = self._unasked, False
         lines: list[bytes] = []
         codes: set[bytes] = set()
         left_bytes = MAX_REPLY_BYTES
@@ -99,7 +95,9 @@ class SmtpClient(smtplib.SMTP):
             return -1, b"codes that contradict each other: " + b", ".join(sorted(codes)) + b" " + words
         code = int(codes.pop())
         # A late answer to something else must not pass for the answer to this; 421 is said at any time.
-        return (-1, b"said out of turn: %d %s" % (code, words)) if unasked and code != 421 else (code, words)
+        if self._unasked and code != 421:
+            return -1, b"said out of turn: %d %s" % (code, words)
+        return code, words
 
     def _read_line(self, deadline: float, most_bytes: int) -> bytes:
         sock = self._require_socket()

@@ -28,7 +28,7 @@ def open_connection(exchange: Exchange) -> None:
         if server.security == "starttls":
             _start_tls(exchange)
             _greet(exchange)
-        if server.security != "plain" and server.credentials is not None:
+        if server.credentials is not None:
             _sign_in(exchange, server.credentials)
     except BaseException:
         exchange.close()

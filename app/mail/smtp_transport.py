@@ -78,13 +78,11 @@ class SmtpTransport:
     def close(self) -> None:
         """Close the connections; the next mail opens new ones."""
         self.pool.close()
-        self._context = None
 
     def _connect(self, limits: Limits | None) -> Conversation:
         if self.server.security != "plain" and self._context is None:
-            self._context = (
-                ssl.create_default_context()
-            )  # reads some hundred certificates: not once a connection
+            # It reads some hundred certificates: once for all connections.
+            self._context = ssl.create_default_context()
         # Some relays want to be greeted with a domain of ours, and none minds.
         domain = self.sender.rpartition("@")[2]
         name = domain if "." in domain else "[127.0.0.1]"

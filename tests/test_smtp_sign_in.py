@@ -1,0 +1,165 @@
+"""Signing in: over an encrypted connection only, and never quoted."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+
+from app.mail.credentials import Credentials
+from app.mail.replies import NotSentError, Reply, Verdict
+from app.mail.smtp import Conversation
+from app.mail.smtp_exchange import Limits, Security, Server
+from tests.certificates import server_context, trust_authority
+from tests.misbehaving_server import Line, MisbehavingServer
+from tests.smtp_sink import HANG_UP, SILENCE, SmtpSink
+
+MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
+SHORT = Limits(connect_s=2, command_s=2, block_s=2, dot_s=2, reset_s=0.5, quit_s=0.5)
+USER, PASSWORD = "clé@example.com", "pässwört: 9/10 + %"
+GIVEN = Credentials(USER, PASSWORD)
+FORMS = [
+    USER,
+    PASSWORD,
+    *(base64.b64encode(text.encode()).decode() for text in (USER, PASSWORD, f"\0{USER}\0{PASSWORD}")),
+]
+
+BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests' authority is one the system knows."""
+    trust_authority(monkeypatch, tmp_path)
+
+
+def make_sink(security: Security, context: ssl.SSLContext | None = None, **options: object) -> SmtpSink:
+    return SmtpSink(tls=context or server_context(), implicit=security == "tls", **options)  # type: ignore[arg-type]
+
+
+def converse(
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+) -> Reply:
+    with Conversation(Server("127.0.0.1", port, security, credentials), limits) as conversation:
+        conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
+        return conversation.finish()
+
+
+def refusal(
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+) -> Reply:
+    """Return why the conversation does not come about; it is always the lane's fault."""
+    with pytest.raises(NotSentError) as caught:
+        converse(port, security, credentials, limits)
+    assert caught.value.verdict is Verdict.LANE
+    return caught.value.reply
+
+
+@BOTH
+@pytest.mark.parametrize("without", [[], ["PLAIN"], ["LOGIN"]], ids=["both", "no PLAIN", "no LOGIN"])
+@pytest.mark.usefixtures("trusted")
+def test_the_right_password_opens(security: Security, without: list[str]) -> None:
+    with make_sink(security, credentials=(USER, PASSWORD), without_auth=without) as sink:
+        assert converse(sink.port, security, GIVEN).code == 250
+        assert sink.verbs().count("auth") == 1
+
+
+@BOTH
+@pytest.mark.parametrize("without", [[], ["PLAIN"]])
+@pytest.mark.usefixtures("trusted")
+def test_a_wrong_password_is_the_lanes_fault_and_tried_once(security: Security, without: list[str]) -> None:
+    with make_sink(security, credentials=(USER, "other"), without_auth=without) as sink:
+        reply = refusal(sink.port, security, GIVEN)
+        assert (reply.stage, reply.code, reply.enhanced) == ("auth", 535, "5.7.8")
+        assert sink.verbs().count("auth") == 1
+        assert "mail" not in sink.verbs()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_the_other_way_is_tried_when_the_server_cannot_do_the_first() -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD)) as sink:
+        sink.answer("auth", "504 5.5.4 not that way")
+        assert converse(sink.port, "tls", GIVEN).code == 250
+        assert [command.split()[1] for command in sink.commands if command.startswith("auth")] == [
+            "PLAIN",
+            "LOGIN",
+        ]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_server_that_takes_no_password_is_not_used_without() -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["PLAIN", "LOGIN"]) as sink:
+        reply = refusal(sink.port, "tls", GIVEN)
+        assert reply.stage == "auth"
+        assert "expected AUTH PLAIN or LOGIN" in reply.words
+        assert sink.verbs() == ["ehlo"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["454 4.7.0 not now", "421 closing", "235", "334", "what?", HANG_UP, SILENCE]
+)
+@pytest.mark.usefixtures("trusted")
+def test_only_a_clear_yes_to_the_password_counts(answer: str) -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD), without_auth=["LOGIN"]) as sink:
+        sink.answer("auth", answer)
+        if answer == "235":
+            converse(sink.port, "tls", GIVEN)
+        else:
+            assert refusal(sink.port, "tls", GIVEN, Limits(command_s=0.5)).stage == "auth"
+
+
+def test_a_password_is_never_said_in_the_clear() -> None:
+    def want_it(line: Line) -> None:
+        line.say("220 here")
+        while True:
+            line.hear()
+            line.send(
+                b"250-hello\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n"
+                if len(line.heard) == 1
+                else b"530 no\r\n"
+            )
+
+    with MisbehavingServer(want_it) as server:
+        securities: list[Security] = ["starttls", "plain"]
+        stages = [refusal(server.port, security, GIVEN).stage for security in securities]
+        assert stages == ["tls", "auth"]
+        assert not any(word in text for text in server.heard() for word in [*FORMS, "AUTH"])
+
+
+@pytest.mark.parametrize("echo", [*FORMS, *(form[:-4] for form in FORMS[2:]), "AUTH PLAIN " + FORMS[-1]])
+@pytest.mark.parametrize("stage", ["auth", "mail"])
+@pytest.mark.usefixtures("trusted")
+def test_a_server_that_repeats_the_password_is_not_quoted(
+    stage: str, echo: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def repeat(line: Line) -> None:
+        line.encrypt(server_context())
+        line.say("220 here")
+        line.hear()
+        line.send(b"250-hello\r\n250 AUTH PLAIN\r\n")
+        line.hear()
+        if stage == "mail":
+            line.say("235 in")
+            line.hear()
+        line.say(f"535 5.7.8 not ({echo}), is it")
+        line.hear()
+
+    with MisbehavingServer(repeat) as server, pytest.raises(NotSentError) as caught:
+        converse(server.port, "tls", GIVEN)
+    error = caught.value
+    assert (error.reply.stage, error.reply.code) == (stage, 535)
+    assert "***), is it" in error.reply.words
+    shown = [
+        str(error),
+        repr(error),
+        repr(error.reply),
+        caplog.text,
+        repr(Server("h", 1, "tls", GIVEN)),
+        repr(GIVEN),
+    ]
+    assert not any(form[:-4] in text for text in shown for form in FORMS)
