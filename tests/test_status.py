@@ -24,7 +24,7 @@ def test_up_answers_without_touching_anything(app, client, monkeypatch):
 
 def test_ready_says_so(client, healthy):
     response = client.get("/ready")
-    assert (response.status_code, response.json) == (200, {"ready": True, "reasons": [], "warnings": []})
+    assert (response.status_code, response.json) == (200, {"ready": True, "reasons": []})
 
 
 def test_not_ready_gives_the_reasons_of_the_queue(client, monkeypatch):

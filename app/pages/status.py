@@ -31,8 +31,10 @@ def ready() -> tuple[dict[str, Any], int]:
     """
     reasons = _database_troubles() or tasks.huey.health()
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    warnings = [] if reasons else troubles.find()
-    return {"ready": not reasons, "reasons": reasons, "warnings": warnings}, status
+    answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+    if not reasons and (warnings := troubles.find()):
+        answer["warnings"] = warnings
+    return answer, status
 
 
 @bp.get("/api/queue")
