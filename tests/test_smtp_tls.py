@@ -9,49 +9,24 @@ from pathlib import Path
 import pytest
 
 from app.mail.credentials import Credentials
-from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.replies import NotSentError, UnknownOutcomeError
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Security, Server
 from tests.certificates import AUTHORITY, self_signed_context, server_context, trust_authority
 from tests.misbehaving_server import Line, MisbehavingServer
+from tests.smtp_rig import BOTH, MESSAGE, SHORT, converse, make_sink, refusal
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
-MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
-SHORT = Limits(connect_s=2, command_s=2, block_s=2, dot_s=2, reset_s=0.5, quit_s=0.5)
 GIVEN = Credentials("cleo", "secret")
 
-BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
+
+# Encryption
 
 
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The tests' authority is one the system knows."""
     trust_authority(monkeypatch, tmp_path)
-
-
-def make_sink(security: Security, context: ssl.SSLContext | None = None, **options: object) -> SmtpSink:
-    return SmtpSink(tls=context or server_context(), implicit=security == "tls", **options)  # type: ignore[arg-type]
-
-
-def converse(
-    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
-) -> Reply:
-    with Conversation(Server("127.0.0.1", port, security, credentials), limits) as conversation:
-        conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
-        return conversation.finish()
-
-
-def refusal(
-    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
-) -> Reply:
-    """Return why the conversation does not come about; it is always the lane's fault."""
-    with pytest.raises(NotSentError) as caught:
-        converse(port, security, credentials, limits)
-    assert caught.value.verdict is Verdict.LANE
-    return caught.value.reply
-
-
-# Encryption
 
 
 @BOTH
