@@ -14,7 +14,8 @@ from gunicorn.workers.gthread import ThreadWorker
 PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
-from app import logs  # noqa: E402
+from app import connections, logs  # noqa: E402
+from app.banner import banner  # noqa: E402
 from app.errors import PostroomError  # noqa: E402
 from app.secret_key import secret_key  # noqa: E402
 from app.settings import Settings  # noqa: E402
@@ -28,7 +29,8 @@ try:
 except PostroomError as error:
     sys.exit(str(error))
 
-os.environ.setdefault("ADMIN_TOKEN", settings.admin_token)
+token_is_chosen = bool(os.environ.get("ADMIN_TOKEN", "").strip())
+os.environ["ADMIN_TOKEN"] = settings.admin_token
 
 RELOAD_LOOK_S = 2.0
 
@@ -36,7 +38,25 @@ log = logging.getLogger("postroom")
 
 
 class ConsumerWorker(ThreadWorker):
-    """A threaded worker whose consumer hears the signal first, while requests are still being answered."""
+    """A threaded worker whose consumer hears the signal first, and whose threads no slow client can keep."""
+
+    slow_seats = connections.slow_seats(settings.web_threads)
+
+    def handle(self, conn):
+        """Serve a request that has to arrive in time."""
+        if self.cfg.is_ssl:
+            return super().handle(conn)  # keyfile and certfile were set: gunicorn has its own socket then
+        sock = connections.patient(conn, self.slow_seats)
+        sock.begin_request()
+        try:
+            return super().handle(conn)
+        finally:
+            sock.end_request()
+
+    def handle_request(self, req, conn):
+        """Answer a request, and read away what the answer made needless: who still sends cannot hear it."""
+        keep_alive = super().handle_request(req, conn)
+        return connections.read_away(req.body) and keep_alive
 
     def handle_exit(self, sig, frame):
         """SIGTERM: take no more jobs, let go of long polls, answer what is open, leave."""
@@ -59,23 +79,19 @@ worker_class = ConsumerWorker
 graceful_timeout = 9
 loglevel = "debug" if settings.log_level == "DEBUG" else "warning"
 control_socket_disable = True
+# For who switches it on with --access-logfile: no query and no Referer, for those may hold a token.
+access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)s s'
 
 
 def when_ready(server):
     """Say where everything is, once the port is open."""
     port = server.LISTENERS[0].sock.getsockname()[1]
-    lines = [
-        f"Postroom ({settings.environment}) serves {_address(port)}",
-        f"  data      {settings.data_dir}",
-        f"  mail      {'built-in inbox, ' + _address(port) + '/inbox' if not settings.mail_url else _mail_kind()}",
-        f"  operator  ADMIN_TOKEN={os.environ['ADMIN_TOKEN']}",
-    ]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(banner(settings, _address(port), token_is_chosen), file=sys.stderr, flush=True)
 
 
 def post_fork(server, worker):
     """Begin the worker with a fresh import of the project, so that a reload sees every edit."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.secrets | {os.environ["SECRET_KEY"]})
     if not server.cfg.preload_app:
         for name in [name for name in sys.modules if name.split(".")[0] in ("app", "tasks", "main")]:
             del sys.modules[name]
@@ -120,10 +136,6 @@ def _say_what_does_not_hold():
 def _consumer(worker):
     app = getattr(worker, "wsgi", None)
     return None if app is None else app.extensions["consumer"]
-
-
-def _mail_kind():
-    return "by " + settings.mail_url.split(":", 1)[0].replace("+plain", " (not encrypted)")
 
 
 def _address(port):

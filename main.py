@@ -64,12 +64,15 @@ def _serve_with_waitress(settings: "Settings") -> int:
     import waitress
 
     from app import create_app, logs
+    from app.banner import banner
     from app.secret_key import secret_key
 
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.secrets)
     app = create_app(replace(settings, secret_key=secret_key(settings)))
     consumer = app.extensions["consumer"]
     consumer.start()
+    is_chosen = bool(os.environ.get("ADMIN_TOKEN", "").strip())
+    print(banner(settings, settings.public_url, is_chosen), file=sys.stderr, flush=True)
     try:
         waitress.serve(app, host=settings.host, port=settings.port, threads=settings.web_threads)
     finally:
@@ -90,7 +93,7 @@ def worker() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: heard.put("stop"))
     settings = Settings.read()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.secrets)
     consumer = create_app(settings).extensions["consumer"]
     consumer.recycle = lambda: heard.put("start anew")  # every thread hangs, and no thread can be stopped
     consumer.start(always=True)

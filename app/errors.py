@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class PostroomError(Exception):
     """Base of every error the kit raises on purpose; its message is fit to be shown to people."""
@@ -45,6 +47,24 @@ class OperatorOnlyError(PostroomError):
 
     code = "operator_only"
     status = 401
+
+
+class FormRefusedError(PostroomError):
+    """A form or a call may have been made by another site in the visitor's name."""
+
+    code = "form_refused"
+    status = 400
+
+
+class TooManyRequestsError(PostroomError):
+    """Somebody does a thing more often than it is allowed; `retry_after_s` tells when it is allowed again."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+        super().__init__(message)
 
 
 class ConflictError(PostroomError):

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, fields
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from app.errors import SettingError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
+LEAST_SECRET = 5
+"""Characters: a shorter word may be part of any other."""
 
 
 def _whole(low: int, high: int) -> Callable[[str, str], int]:
@@ -45,7 +47,7 @@ def _yes_or_no(variable: str, text: str) -> bool:
 
 def _text(variable: str, text: str) -> str:
     if any(ord(character) < 32 for character in text):
-        raise SettingError(variable, text, "one line of text")
+        raise SettingError(variable, "..." if variable in SECRETS else text, "one line of text")
     return text
 
 
@@ -59,11 +61,15 @@ def _url(variable: str, text: str) -> str:
 def _mail_url(variable: str, text: str) -> str:
     expected = (
         "unset (the built-in inbox), smtp://user:password@host:587, smtps://user:password@host:465, "
-        "smtp+plain://host:25 or resend://api_key"
+        "smtp+plain://host:25 or resend://api_key; in a password # / ? % are written %23 %2F %3F %25"
     )
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in MAIL_SCHEMES and bool(parts.hostname)
+        # What follows the host is most likely the rest of a password with a # or / that is not encoded.
+        rest = parts.path.strip("/") + parts.query + parts.fragment
+        host = parts.hostname or ""
+        usable = parts.scheme in MAIL_SCHEMES and host.isprintable() and host != "" and " " not in host
+        usable = usable and not rest
         usable = usable and (parts.scheme == "resend" or (parts.port or 25) > 0)
         usable = usable and (parts.scheme == "resend" or (parts.username is None) == (parts.password is None))
         usable = usable and (
@@ -72,8 +78,9 @@ def _mail_url(variable: str, text: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        # The value may hold a password: say only what kind of address it is.
-        raise SettingError(variable, text.split(":", 1)[0] + ":...", expected)
+        # The value may hold a password, or be a key and nothing else: say only what kind of address it is.
+        scheme = text.partition(":")[0].lower()
+        raise SettingError(variable, f"{scheme if scheme in MAIL_SCHEMES else ''}...", expected)
     return text
 
 
@@ -180,12 +187,27 @@ class Settings:
     log_level: str = _setting(
         "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "", "least level that is logged"
     )
-    behind_proxy: bool = _setting(
-        "BEHIND_PROXY",
+    behind_proxy: int = _setting(
+        "BEHIND_PROXY", _whole(0, 9), 0, "proxies",
+        "proxies of the host before the site, which set X-Forwarded-*; on Replit it is 1",
+    )  # fmt: skip
+    in_frame: bool = _setting(
+        "IN_FRAME", _yes_or_no, False, "",
+        "1 where the host shows the site in a frame of a page of its own; on Replit and Hugging Face it is 1",
+    )  # fmt: skip
+    ratelimit_enabled: bool = _setting(
+        "RATELIMIT_ENABLED",
+        _yes_or_no,
+        True,
+        "",
+        "0 lets strangers subscribe and guess as often as they like",
+    )
+    metrics_open: bool = _setting(
+        "METRICS_OPEN",
         _yes_or_no,
         False,
         "",
-        "1 where a proxy of the host sets X-Forwarded-*; on Replit it is 1",
+        "1 shows /metrics to everybody, for a Prometheus without the token",
     )
 
     def __post_init__(self) -> None:
@@ -200,9 +222,23 @@ class Settings:
         return self.environment == "production"
 
     @property
+    def is_https(self) -> bool:
+        """Say whether visitors reach the site over HTTPS only."""
+        return self.public_url.startswith("https://")
+
+    @property
     def database_path(self) -> Path:
         """Name the one SQLite file."""
         return self.data_dir / "postroom.db"
+
+    @property
+    def secrets(self) -> set[str]:
+        """Name what no log line may show: the keys, MAIL_URL, and the password or the API key inside it."""
+        login = urlsplit(self.mail_url).netloc.rpartition("@")[0] if "@" in self.mail_url else ""
+        password = login.partition(":")[2]
+        api_key = self.mail_url.partition("://")[2] if self.mail_url.startswith("resend:") else ""
+        found = {self.secret_key, self.admin_token, self.mail_url, password, unquote(password), api_key}
+        return {secret for secret in found if len(secret) >= LEAST_SECRET}
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -215,7 +251,10 @@ class Settings:
         if environ.get("REPLIT_DEPLOYMENT") == "1":
             values["environment"] = "production"
         if environ.get("REPL_ID"):
-            values["behind_proxy"] = True
+            values["behind_proxy"] = 1
+        # A published Replit app has a page of its own.
+        if environ.get("SPACE_ID") or (environ.get("REPL_ID") and environ.get("REPLIT_DEPLOYMENT") != "1"):
+            values["in_frame"] = True
         if environ.get("REPLIT_DOMAINS") and not environ.get("PUBLIC_URL"):
             values["public_url"] = "https://" + environ["REPLIT_DOMAINS"].split(",")[0].strip()
         for setting in fields(cls):

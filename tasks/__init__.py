@@ -11,6 +11,7 @@ huey = DurableHuey("postroom", store_intermediate_errors=False)
 task = huey.task
 periodic_task = huey.periodic_task
 batch_task = huey.batch_task
+progress = huey.progress
 
 
 def load() -> None:

@@ -6,11 +6,11 @@ from huey.exceptions import RetryTask
 
 from app import catalogue
 from app.errors import QueueFullError
-from tasks import task
+from tasks import progress, task
 from tasks.emails import Letter, send_emails
 from tasks.subscriptions import mailing_list
 
-PART = 200
+PART = 50
 """Readers of one transaction: the first of them have their mail while the others' is still being made."""
 
 ROOM_LOOK_S = 30
@@ -25,6 +25,9 @@ def alert_subscribers(book_id: int) -> int:
     Safe to repeat: yes, a mail is known by its book and subscription; who has it does not get it again.
     """
     book, count, last_id, part = catalogue.book(book_id), 0, 0, PART
+    total, note = catalogue.subscriber_count(book.genre), f"readers of {book.genre} have their mail queued"
+    if total:
+        progress(0, total, note)
     while readers := catalogue.subscribers(book.genre, after_id=last_id, limit=part):
         letters = [
             Letter(reader.email, f"book:{book.id}/reader:{reader.id}", mailing_list=mailing_list(reader))
@@ -38,4 +41,5 @@ def alert_subscribers(book_id: int) -> int:
             part = part // 2  # so many at least may fit
             continue
         count, last_id = count + len(readers), readers[-1].id
+        progress(count, max(count, total), note)  # who subscribes meanwhile is told too
     return count

@@ -5,8 +5,10 @@ from __future__ import annotations
 from app import catalogue
 from tasks import batch_task
 
+COUNTED_EVERY_S = 5
 
-@batch_task(every_s=5, max_jobs=500)
+
+@batch_task(every_s=COUNTED_EVERY_S, max_jobs=500)
 def record_sale(book_ids: list[int]) -> None:
     """Count a sale of a book: `record_sale(book.id)`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ CONNECTIONS = 2
 
 DELIVER = "tasks.emails.deliver_email"
 """The task whose pause is the pause of all mail."""
+
+
+LANE_PAUSE = "Mail waits: "
+"""How the reason of such a pause begins when it is not by hand."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,7 @@ def _write_down(
     retries=delivery.MAX_TRIES,
     max_delay=7 * 24 * 3600,
     limit=CONNECTIONS,
+    max_waits=math.inf,  # it waits while the server is down, until the mail expires
     context=True,
     if_not_done=ledger.job_ended,
     if_redriven=ledger.job_redriven,
@@ -168,15 +174,22 @@ def deliver_email(email_id: int, task: Task) -> str:
         return delivery.deliver(email_id, task.id)
     except delivery.LaneClosedError as closed:
         # No thread waits for the server and no attempt is burnt: the pause ends, and this mail is first again.
-        huey.pause(DELIVER, closed.pause_s, str(closed), extend=True)
+        _pause(closed.pause_s, str(closed))
         task.retry_delay = 0
         raise RetryTask(str(closed), delay=closed.behind_s or None) from closed
     except delivery.TryLaterError as later:
+        _pause(later.pause_s, str(later))
         task.retry_delay = later.delay_s
         raise
-    except MailError:
-        task.retries = 0  # the job ends here, failed, with the server's words in view
+    except MailError as error:
+        _pause(error.pause_s, str(error))
+        task.retries = 0  # the job ends here, failed
         raise
+
+
+def _pause(seconds: float, reason: str) -> None:
+    if seconds:
+        huey.pause(DELIVER, seconds, LANE_PAUSE + reason, extend=True)
 
 
 # By hand
@@ -210,8 +223,9 @@ def cancel(email_id: int) -> None:
 @huey.on_startup()
 def open_lanes() -> None:
     """Let mail go again at once: a restart is how people tell that they have mended something."""
-    if lanes.open_all():
-        huey.resume(DELIVER, only_timed=True)
+    lanes.open_all()
+    if huey.pauses():
+        huey.resume(DELIVER, LANE_PAUSE)
 
 
 @huey.on_shutdown()

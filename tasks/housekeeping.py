@@ -1,4 +1,4 @@
-"""Forgets what is old: mails that have ended, subscriptions that nobody confirmed."""
+"""Forgets what is old: mails that have ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from flask import current_app
 from huey import crontab
 
-from app import catalogue
 from app.mail import ledger
 from tasks import periodic_task
 
@@ -16,13 +15,12 @@ PART = 1000
 
 
 @periodic_task(crontab(minute="17"))
-def forget_what_is_old() -> int:
-    """Delete mails older than MAIL_TTL_S and unconfirmed subscriptions older than CONFIRM_TTL_S; count mails.
+def forget_old_mails() -> int:
+    """Delete mails older than MAIL_TTL_S; return how many.
 
     Safe to repeat: yes, what is deleted is not found again.
     """
-    settings, now, count = current_app.extensions["settings"], datetime.now(UTC), 0
-    while gone := ledger.forget_old(now - timedelta(seconds=settings.mail_ttl_s), PART):
+    before, count = datetime.now(UTC) - timedelta(seconds=current_app.extensions["settings"].mail_ttl_s), 0
+    while gone := ledger.forget_old(before, PART):
         count += gone
-    catalogue.forget_unconfirmed(now - timedelta(seconds=settings.confirm_ttl_s))
     return count

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from flask import current_app
+from huey import crontab
 
 from app import catalogue
 from app.catalogue import Subscription
 from app.database import database
 from app.errors import InvalidInputError
-from app.mail import suppressions, tokens
+from app.mail import history, suppressions, tokens
+from app.mail.addresses import wire_address
 from app.mail.message import MailingList
+from tasks import periodic_task
 from tasks.emails import URGENT, send_email
 
 MAX_LIST_NAME = 60
 DAY_S = 24 * 3600
+CONFIRMATION = "confirm_subscription"
 
 
 def ask_to_confirm(email: str, genre: str) -> Subscription:
@@ -29,12 +33,13 @@ def ask_to_confirm(email: str, genre: str) -> Subscription:
     ttl_s = settings.confirm_ttl_s
     with database.transaction():
         subscription = catalogue.subscribe(email, genre)
-        asked = catalogue.ask(subscription.id, again_after=timedelta(seconds=ttl_s))
+        again_after_s = 0 if _never_came(subscription.email) else ttl_s
+        asked = catalogue.ask(subscription.id, again_after=timedelta(seconds=again_after_s))
         if asked:
             try:
                 send_email(
                     subscription.email,
-                    "confirm_subscription",
+                    CONFIRMATION,
                     dedup_key=f"confirm:{subscription.id}/{asked[0].asked_at}",
                     priority=URGENT,
                     policy="retry",
@@ -47,6 +52,14 @@ def ask_to_confirm(email: str, genre: str) -> Subscription:
                 field = "email" if error.field == "to" else error.field  # as the form calls it
                 raise InvalidInputError(str(error), field) from error
     return subscription
+
+
+def _never_came(email: str) -> bool:
+    """Say whether the mail that asks to confirm was not sent, so that asking again is no second mail."""
+    try:
+        return history.last_state(wire_address(email), CONFIRMATION) in ("failed", "cancelled")
+    except InvalidInputError:
+        return False  # sending says what is wrong with it
 
 
 def confirm(subscription: Subscription) -> list[Subscription]:
@@ -62,6 +75,16 @@ def unsubscribe(subscription: Subscription) -> None:
     with database.transaction():
         catalogue.unsubscribe(subscription.id)
         suppressions.add(subscription.email, "unsubscribed", list_name(subscription.genre))
+
+
+@periodic_task(crontab(minute="27"))
+def forget_unconfirmed_subscriptions() -> int:
+    """Delete subscriptions that were not confirmed within CONFIRM_TTL_S; return how many.
+
+    Safe to repeat: yes, what is deleted is not found again.
+    """
+    ttl = timedelta(seconds=current_app.extensions["settings"].confirm_ttl_s)
+    return catalogue.forget_unconfirmed(datetime.now(UTC) - ttl)
 
 
 def mailing_list(subscription: Subscription) -> MailingList:

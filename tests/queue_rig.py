@@ -13,6 +13,7 @@ from tasks.engine.jobs import ChordPart, ClaimedJob, Ending, NewJob
 from tasks.engine.schema import STATES, migrations
 
 NOW = 1_000_000.0
+COUNTED = "SELECT task, state, COUNT(*) FROM jobs GROUP BY task, state"
 
 
 class Queue:
@@ -37,7 +38,7 @@ class Queue:
         return job
 
     def finish(self, job: ClaimedJob, ending: Ending, now: float = NOW) -> bool:
-        return self.database.write(lambda connection: jobs.finish(connection, job, ending, now))
+        return self.database.write(lambda connection: jobs.finish(connection, [(job, ending)], now)) == [True]
 
     def free(self, instance: str = "i1") -> list[str]:
         freed = self.database.write(lambda connection: jobs.free(connection, instance, NOW))
@@ -68,9 +69,9 @@ class Queue:
         return self.all("SELECT number, outcome, error FROM attempts ORDER BY rowid")
 
     def counts_are_true(self) -> bool:
-        counted = dict(self.all("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
-        kept = dict(self.all("SELECT state, n FROM job_counts"))
-        return kept == {state: counted.get(state, 0) for state in STATES}
+        counted = {(task, state): n for task, state, n in self.all(COUNTED)}
+        rows = [dict(row) for row in self.database.read("SELECT * FROM task_counts")]
+        return {(row["task"], state): row[state] for row in rows for state in STATES if row[state]} == counted
 
 
 @contextmanager

@@ -89,6 +89,45 @@ def test_what_is_over_a_month_away_has_no_next_minute() -> None:
     assert cron.next_due(Kind(lambda moment: False), MINUTE) is None
 
 
+def test_a_next_minute_that_is_known_is_not_looked_for_again() -> None:
+    looks: list[dt.datetime] = []
+
+    def hourly(moment: dt.datetime) -> bool:
+        looks.append(moment)
+        return HOURLY(moment)
+
+    fires = cron.NextFires()
+    assert [fires.next_due("a", Kind(hourly), MINUTE + minute) for minute in (0, 1, 59)] == [MINUTE + 60] * 3
+    assert len(looks) == 60
+    assert fires.next_due("a", Kind(hourly), MINUTE + 60) == MINUTE + 120
+    assert fires.next_due("b", Kind(DAILY), MINUTE + 60) == cron.next_due(Kind(DAILY), MINUTE + 60)
+    assert fires.next_due("a", Kind(hourly), MINUTE - 1) == MINUTE  # the clock was set back
+
+
+def test_what_is_over_a_month_away_is_looked_for_once_an_hour() -> None:
+    looks: list[dt.datetime] = []
+    never, fires = Kind(lambda moment: bool(looks.append(moment))), cron.NextFires()
+    assert fires.next_due("a", never, MINUTE) is None
+    once = len(looks)
+    assert fires.next_due("a", never, MINUTE + 59) is None
+    assert len(looks) == once
+    assert fires.next_due("a", never, MINUTE + 60) is None
+    assert len(looks) == 2 * once
+
+
+def test_periodic_tasks_are_told_with_their_next_fire_and_last_run(rig: Rig) -> None:
+    for name, when in (("daily", DAILY), ("hourly", HOURLY), ("never", lambda moment: False)):
+        rig.huey.periodic_task(when, name=name)(lambda: None)
+    rig.clock.advance(61)
+    hourly = next(task for task in rig.huey.periodic_tasks() if task.name == "hourly")
+    rig.huey.enqueue_cron(hourly, MINUTE)
+    assert [one["last_at"] for one in rig.huey.cron()] == [None, None, None]  # none has run yet
+    rig.run_next()
+    told = [(one["task"].rpartition(".")[2], one["next_at"], one["last_at"]) for one in rig.huey.cron()]
+    midnight = (NOW // DAY_S + 1) * DAY_S
+    assert told == [("hourly", NOW + HOUR_S, NOW + 61), ("daily", midnight, None), ("never", None, None)]
+
+
 def test_crontab_is_utc(rig: Rig) -> None:
     hour = dt.datetime.fromtimestamp(NOW, dt.UTC).hour
     assert cron.last_due(Kind(crontab(minute="0", hour=str(hour))), MINUTE - 1, MINUTE) == MINUTE

@@ -124,9 +124,9 @@ def test_mail_that_was_cancelled_in_the_middle_is_not_sent(
     email_id = add()
     mark_sending = ledger.mark_sending
 
-    def late(email_id: int) -> bool:
+    def late(email_id: int, job: str) -> bool:
         change(email_id, "state = 'cancelled'")
-        return mark_sending(email_id)
+        return mark_sending(email_id, job)
 
     monkeypatch.setattr(ledger, "mark_sending", late)
     assert deliver(email_id) == "cancelled"
@@ -261,6 +261,19 @@ def test_a_fault_of_the_server_pauses_the_lane_and_burns_no_try(sink: SmtpSink, 
     assert lanes.find(transport().name).faults == 0
 
 
+def test_mails_the_server_hangs_up_on_do_not_take_all_the_turns(sink: SmtpSink, app: Flask) -> None:
+    app.extensions["settings"] = replace(app.extensions["settings"], mail_pause_delays_s=(5, 30, 900))
+    sink.answer("data", HANG_UP, times=4)
+    email_id, waits = add(), []
+    for _ in range(4):
+        with pytest.raises(LaneClosedError) as caught:
+            deliver(email_id)
+        waits.append((round(caught.value.pause_s), caught.value.behind_s - caught.value.pause_s))
+        lanes.open_all()
+    assert [pause_s for pause_s, _ in waits] == [5, 30, 30, 30]
+    assert waits[0][1] <= 120 < 160 <= min(behind_s for _, behind_s in waits[1:])
+
+
 def test_a_mail_the_server_hangs_up_on_waits_behind_the_others(sink: SmtpSink) -> None:
     sink.answer("rcpt", "421 4.7.0 too much of this")
     with pytest.raises(LaneClosedError) as caught:
@@ -315,11 +328,39 @@ def test_unknown_outcome_stays_unknown_under_hold(sink: SmtpSink) -> None:
     assert (len(sink.messages), outcomes(email_id)) == (1, ["unknown"])
 
 
+def test_mail_that_was_given_to_another_job_in_the_middle_is_left_to_that(
+    sink: SmtpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email_id = add()
+    mark_sending = ledger.mark_sending
+
+    def late(email_id: int, job: str) -> bool:
+        change(email_id, "job = 'job-2'")  # cancelled, and sent again, by hand
+        return mark_sending(email_id, job)
+
+    monkeypatch.setattr(ledger, "mark_sending", late)
+    assert deliver(email_id) == "queued"
+    assert sink.messages == []
+    monkeypatch.undo()
+    assert deliver(email_id, 2) == "sent"
+
+
 def test_mail_a_dead_process_left_is_sent_again_at_once_under_retry(sink: SmtpSink) -> None:
     email_id = add("retry")
     ledger.mark_sending(email_id)
     assert deliver(email_id) == "sent"
     assert (len(sink.messages), outcomes(email_id)) == (1, ["unknown", "sent"])
+
+
+def test_mail_that_may_have_been_sent_does_not_end_as_suppressed(sink: SmtpSink) -> None:
+    sink.answer("dot", ACCEPT_AND_HANG_UP)
+    email_id = add("retry")
+    with pytest.raises(TryLaterError):
+        deliver(email_id)
+    suppressions.add("cleo@example.com", "unsubscribed")
+    with pytest.raises(UnknownOutcomeError, match="unsubscribed"):
+        deliver(email_id)
+    assert (row(email_id)["state"], len(sink.messages)) == ("unknown", 1)
 
 
 def test_mail_a_dead_process_left_is_unknown_under_hold(sink: SmtpSink) -> None:
@@ -367,6 +408,30 @@ def test_row_says_sending_while_the_server_may_have_the_mail(app: Flask, sink: S
     assert row(email_id)["state"] == "queued"
 
 
+def test_a_server_that_loses_one_answer_after_the_other_gets_no_more_mail_for_a_while(sink: SmtpSink) -> None:
+    sink.answer("dot", HANG_UP, times=3)
+    pauses = []
+    for number in range(1, 4):
+        email_id = add("hold", number=number)
+        with pytest.raises(UnknownOutcomeError) as caught:
+            deliver(email_id, number)
+        pauses.append(round(caught.value.pause_s))
+        lanes.open_all()
+    assert pauses == [0, *PAUSES_S]
+
+
+def test_a_mail_may_have_been_sent_three_times_and_no_more(sink: SmtpSink) -> None:
+    sink.answer("dot", ACCEPT_AND_HANG_UP, times=9)
+    email_id = add("retry")
+    for _ in range(delivery.MAX_UNKNOWN_TRIES):
+        with pytest.raises(TryLaterError):
+            deliver(email_id)
+        lanes.open_all()
+    with pytest.raises(UnknownOutcomeError):
+        deliver(email_id)
+    assert (row(email_id)["state"], len(sink.messages)) == ("unknown", delivery.MAX_UNKNOWN_TRIES + 1)
+
+
 # Bugs and files
 
 
@@ -384,7 +449,7 @@ def test_a_bug_in_a_transport_leaves_no_mail_waiting_for_ever(app: Flask) -> Non
 
 
 def test_a_database_that_is_busy_is_no_fault_of_the_mail(monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(_: int) -> bool:
+    def busy(*_: Any) -> bool:
         raise DatabaseBusyError("busy")
 
     monkeypatch.setattr(ledger, "mark_sending", busy)

@@ -25,6 +25,7 @@ from app.settings import Settings
 from tasks.emails import (
     BULK,
     DELIVER,
+    LANE_PAUSE,
     MAX_LETTERS,
     URGENT,
     Letter,
@@ -190,6 +191,31 @@ def test_a_server_that_is_down_burns_no_try_and_mail_goes_when_it_is_up(
     assert len(sink.messages) == 5
 
 
+def test_mail_the_server_hangs_up_on_lets_the_others_go_first(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    sink.answer("data", HANG_UP)
+    email_id = send(1)
+    run_next()
+    job = database.read_one("SELECT state, attempt, run_at FROM jobs")
+    assert job is not None
+    assert (job["state"], job["attempt"]) == ("scheduled", 0)
+    assert job["run_at"] > time.time() + 0.8 * 60 - 5
+    assert row(email_id)["state"] == "queued"
+
+
+def test_mails_on_their_way_are_as_many_as_connections() -> None:
+    for number in range(3):
+        send(number)
+    claims = [tasks.huey.claim("by-hand", f"Worker-{n}", tasks.huey.rules()) for n in range(3)]
+    assert [len(claimed) for claimed in claims] == [1, 1, 0]
+
+
+def test_connections_are_closed_when_the_consumer_stops(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    send()
+    run_jobs()
+    assert sink.wait_for_goodbye()
+    assert "quit" in sink.verbs()
+
+
 def test_urgent_mail_is_the_first_to_go_when_the_lane_opens(app: Flask, sink: SmtpSink) -> None:
     app.extensions["settings"] = replace(app.extensions["settings"], mail_pause_delays_s=(60,))
     sink.answer("connect", "421 4.3.2 not now")
@@ -226,9 +252,13 @@ def test_a_pause_by_hand_is_not_shortened_by_the_lanes(run_jobs: RunJobs, sink: 
 def test_a_restart_opens_the_lanes_but_no_pause_by_hand(app: Flask) -> None:
     name = transports.transport().name
     lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
-    tasks.huey.pause(DELIVER, 900, "the lane", extend=True)
+    tasks.huey.pause(DELIVER, 900, f"{LANE_PAUSE}nobody there", extend=True)
     open_lanes()
     assert database.read("SELECT * FROM pauses") == []
+    assert lanes.find(name).paused_until == 0
+    tasks.huey.pause(DELIVER, 900, "until the new year")
+    open_lanes()
+    assert len(database.read("SELECT * FROM pauses")) == 1
     lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
     tasks.huey.pause(DELIVER)
     open_lanes()
@@ -280,6 +310,17 @@ def test_mail_of_which_nobody_knows_can_be_sent_again(run_jobs: RunJobs, sink: S
     assert (row(email_id)["state"], len(sink.messages)) == ("sent", 1)
     with pytest.raises(ConflictError, match="is sent; this can only be done to one that is unknown, failed"):
         send_again(email_id)
+
+
+def test_cancelling_a_mail_that_may_have_been_sent_leaves_it_unknown(
+    run_jobs: RunJobs, sink: SmtpSink
+) -> None:
+    sink.answer("dot", HANG_UP)
+    email_id = send()
+    run_jobs()
+    assert row(email_id)["state"] == "queued"
+    cancel(email_id)
+    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("unknown", "cancelled")
 
 
 def test_two_jobs_of_a_mail_send_it_once(run_jobs: RunJobs, sink: SmtpSink) -> None:

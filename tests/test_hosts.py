@@ -8,9 +8,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -21,6 +23,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((PROJECT_DIR / "pyproject.toml").read_text("utf-8"))
 REPLIT = tomllib.loads((PROJECT_DIR / ".replit").read_text("utf-8"))
 PINS = [Requirement(text) for text in PYPROJECT["tool"]["uv"]["constraint-dependencies"]]
+GROUPS = PYPROJECT["dependency-groups"]
 PINNED = {canonicalize_name(pin.name): pin for pin in PINS if pin.marker is None or pin.marker.evaluate()}
 
 
@@ -82,13 +85,27 @@ def test_ci_runs_every_test_on_the_oldest_python_and_a_new_one() -> None:
     assert len(versions) == 2
 
 
+def test_ci_installs_a_browser_unless_one_is_there_that_the_tests_find() -> None:
+    run = (PROJECT_DIR / ".ci/run").read_text("utf-8")
+    looked_for = re.findall(r"\btype ([\w-]+)", run)
+    fixture = (PROJECT_DIR / "tests/browser/conftest.py").read_text("utf-8")
+    assert f"CHROMIUM_NAMES = {tuple(looked_for)}".replace("'", '"') in fixture
+    assert re.search(r"packages\+=\(chromium fonts-\S+\)", run), "without a font a browser draws nothing"
+
+
 # Packages
+
+
+def is_installed(group: list[str]) -> bool:
+    """Say whether a group's first package is there."""
+    return find_spec(Requirement(group[0]).name) is not None
 
 
 def needed() -> dict[str, str]:
     """Return the installed version of every package that the project needs here, direct or not."""
     found: dict[str, str] = {}
-    waiting = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+    waiting = [*PYPROJECT["project"]["dependencies"], *GROUPS["dev"]]
+    waiting += GROUPS["browser"] if is_installed(GROUPS["browser"]) else []
     while waiting:
         requirement = Requirement(waiting.pop())
         name = canonicalize_name(requirement.name)
@@ -112,6 +129,9 @@ def test_every_package_that_gets_installed_is_pinned_to_what_is_installed() -> N
     assert not other, f"installed and pinned differ: {other}"
 
 
+@pytest.mark.skipif(
+    not is_installed(GROUPS["browser"]), reason="needs every group: python3 main.py test --all installs them"
+)
 def test_no_pin_is_left_of_a_package_that_nobody_needs() -> None:
     stale = sorted(set(PINNED) - set(needed()))
     assert not stale, f"take out of constraint-dependencies in pyproject.toml: {stale}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine import claims, jobs
+from tasks.engine import claims, jobs, queries
 from tasks.engine.jobs import ChordPart, Ending
 from tests.engine_rig import Threads
 from tests.queue_rig import NOW, Queue, queue_in
@@ -169,6 +169,17 @@ PLANS = {
         "jobs_due",
     ),
     "free": ("SELECT id FROM jobs WHERE state = 'running' AND instance = ?", ("i1",), "jobs_running"),
+    "list failed": (
+        queries.LISTED.format(state="failed", by="", of_task=""),
+        {"before_id": 9, "looked_at": 9, "text": "", "limit": 9},
+        "jobs_failed",
+    ),
+    "list a task's failed": (
+        queries.LISTED.format(state="failed", by="", of_task="AND task = :task"),
+        {"before_id": 9, "looked_at": 9, "text": "", "limit": 9, "task": "t"},
+        "jobs_failed_by_task",
+    ),
+    "last move": (queries.LAST_MOVE, (), "jobs_ended"),
 }
 
 
@@ -178,3 +189,8 @@ def test_no_verb_scans_or_sorts_the_table(queue: Queue, name: str) -> None:
     plan = " ".join(row["detail"] for row in queue.database.read(f"EXPLAIN QUERY PLAN {sql}", parameters))
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_who_runs_what_is_found_without_following_all_ids(queue: Queue) -> None:
+    (plan, *_) = queue.database.read(f"EXPLAIN QUERY PLAN {queries.RUNNING}")
+    assert "jobs_running" in plan["detail"]

@@ -203,6 +203,15 @@ def test_mail_of_a_known_key_is_not_written_again() -> None:
     assert add(2) != add(3)  # no key: always another mail
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_mail_that_an_earlier_try_may_have_sent_is_unknown_when_its_job_ends(state: str) -> None:
+    email_id = add_in_state("sending")
+    ledger.requeue(email_id, FAULT, outcome="unknown")
+    assert job_ended(email_id, state)
+    assert row(email_id)["state"] == "unknown"
+    assert row(email_id)["sending_at"]
+
+
 def test_mail_that_cannot_be_made_is_seen_as_failed() -> None:
     email_id = ledger.add_unsendable("note", "jürgen@example.com", "No mail can go there", "book:1/reader:1")
     assert email_id is not None

@@ -242,7 +242,8 @@ class QueueMachine(RuleBasedStateMachine):
             "wait": Ending("ready", error="RetryTask: w", waited=True),
             "alone": Ending("ready", error="RetryTask: w", waited=True, alone=True),
         }[how]
-        assert self.write(lambda c: jobs.finish(c, job, ending, now)) == self.model.finish(job, ending)
+        finished = self.write(lambda c: jobs.finish(c, [(job, ending)], now))
+        assert finished == [self.model.finish(job, ending)]
 
     @rule(instance=INSTANCES, stopping=st.sampled_from([False, False, True]))
     def lose_process(self, instance: str, stopping: bool) -> None:
@@ -313,9 +314,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_are_what_can_be_counted(self) -> None:
-        kept = {row["state"]: row["n"] for row in self.database.read("SELECT state, n FROM job_counts")}
-        counted = Counter(job.state for job in self.model.jobs.values())
-        assert kept == {state: counted[state] for state in STATES}
+        rows = self.database.read("SELECT * FROM task_counts")
+        kept = {(row["task"], state): row[state] for row in rows for state in STATES if row[state]}
+        assert kept == Counter((job.task, job.state) for job in self.model.jobs.values())
+
+    @invariant()
+    def what_came_in_and_has_not_ended_is_live(self) -> None:
+        rows = self.database.read(
+            "SELECT task, SUM(enqueued - done - failed - cancelled) AS n FROM job_minutes GROUP BY task"
+        )
+        live = Counter(job.task for job in self.model.having(*jobs.LIVE))
+        assert {row["task"]: row["n"] for row in rows if row["n"]} == live
 
     @invariant()
     def no_task_runs_more_often_than_its_limit(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.errors import InvalidInputError
 from tasks.engine import claims, jobs, overview, shelf
 from tasks.engine.jobs import Ending, NewJob
 from tests.engine_rig import PATIENCE_S, Rig, rig_in, until
@@ -249,6 +250,84 @@ def test_jobs_are_listed_newest_first_by_state_and_task(rig: Rig) -> None:
     assert [job["uuid"] for job in rig.huey.list_jobs("ready", task=name)] == [uuids[2], uuids[0]]
     assert [job["uuid"] for job in rig.huey.list_jobs("ready", limit=1)] == [uuids[2]]
     assert rig.huey.list_jobs("failed") == []
+
+
+# The shelf, the timeline, pauses
+
+
+def shelve(queue: Queue, *uuids: str, error: str = "ValueError: no such thing") -> None:
+    add(queue, *uuids)
+    for uuid in uuids:
+        queue.shelve(uuid, error)
+
+
+def page(
+    queue: Queue, task: str | None = None, text: str = "", limit: int = 2, before: int | None = None
+) -> Any:
+    found = overview.listed(queue.database, "failed", task, text, limit, before)
+    return [job["uuid"] for job in found["jobs"]], found["next_before_id"]
+
+
+def test_the_shelf_is_paged_by_what_was_seen_last(queue: Queue) -> None:
+    shelve(queue, "mail 1", "mail 2", "book 3", "mail 4")
+    assert page(queue) == (["mail 4", "book 3"], 3)
+    queue.database.write(lambda c: shelf.redrive(c, NOW, "book 3"))  # what was seen last may be gone by then
+    assert page(queue, before=3) == (["mail 2", "mail 1"], 1)
+    assert page(queue, before=1) == ([], None)
+    assert page(queue, "mail", before=4) == (["mail 2", "mail 1"], 1)
+    assert page(queue, limit=9) == (["mail 4", "mail 2", "mail 1"], None)
+
+
+def test_the_shelf_is_searched_by_a_part_of_the_error(queue: Queue) -> None:
+    shelve(queue, "mail 1", error="KeyError: 100% of O'Brien_")
+    shelve(queue, "mail 2", "book 3")
+    assert page(queue, text="VALUEerror: no such") == (["book 3", "mail 2"], 2)
+    assert page(queue, text="100% of o'brien_") == (["mail 1"], None)
+    assert page(queue, text="100%_of") == ([], None)
+    assert page(queue, "book", text="such") == (["book 3"], None)
+    assert page(queue, text="such" * 1000) == ([], None)
+
+
+def test_one_search_looks_at_so_many_jobs_and_says_where_to_go_on(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "MOST_LOOKED_AT", 3)
+    shelve(queue, "mail 1", error="KeyError: 'rare'")
+    shelve(queue, *(f"mail {number}" for number in range(2, 8)))
+    assert page(queue, text="rare") == ([], 5)
+    assert page(queue, text="rare", before=5) == ([], 2)
+    assert page(queue, text="rare", before=2) == (["mail 1"], None)
+
+
+def test_a_state_that_is_none_is_refused(rig: Rig) -> None:
+    with pytest.raises(InvalidInputError, match="asleep"):
+        rig.huey.list_jobs("asleep")
+
+
+def test_pauses_are_told_while_they_last(rig: Rig) -> None:
+    rig.huey.pause("mail", seconds=60, reason="a rest")
+    rig.huey.pause(reason="for good")
+    whole, mail = rig.huey.pauses()
+    assert whole == {"task": "", "reason": "for good", "until_at": None}
+    assert (mail["task"], mail["until_at"] > rig.clock()) == ("mail", True)
+    rig.clock.advance(61)
+    assert rig.huey.pauses() == rig.huey.overview()["pauses"] == [whole]
+
+
+@pytest.mark.parametrize("how", ["done", "failed", "cancelled"])
+def test_an_ended_job_still_tells_since_when_it_was_ready(queue: Queue, how: str) -> None:
+    add(queue, "mail 1")
+    job = start(queue, "Worker-1", now=NOW + 5)
+    queue.finish(job, Ending(how, error=None if how == "done" else "E: e"), NOW + 7)
+    row = queue.row("mail 1")
+    assert (row["ready_at"], row["started_at"], row["finished_at"]) == (NOW, NOW + 5, NOW + 7)
+
+
+def test_the_operator_sees_when_a_job_became_ready_or_will_run(rig: Rig) -> None:
+    give = rig.huey.task(name="give")(lambda: None)
+    ready, scheduled = rig.huey.details(give().id), rig.huey.details(give.schedule(delay=60).id)
+    assert (ready["ready_at"], ready["run_at"]) == (ready["enqueued_at"], None)
+    assert (scheduled["ready_at"], scheduled["run_at"] > scheduled["enqueued_at"]) == (None, True)
 
 
 # Overdue

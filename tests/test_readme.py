@@ -21,7 +21,9 @@ COMPUTED_DEFAULTS = {
     "PUBLIC_URL": "`http://localhost:<PORT>`",
     "SECRET_KEY": "kept in `DATA_DIR/secret_key`",
     "ADMIN_TOKEN": "made at the start",
-    "BEHIND_PROXY": "`0`",
+    "IN_FRAME": "`0`",
+    "RATELIMIT_ENABLED": "`1`",
+    "METRICS_OPEN": "`0`",
 }
 
 
@@ -58,11 +60,17 @@ def test_it_opens_with_what_it_is_and_the_two_commands() -> None:
     assert opening[0] == "# Postroom"
     assert any(line.startswith("python3 main.py ") for line in opening)
     assert any(line.startswith("python3 main.py test") for line in opening)
-    assert len(README.splitlines()) <= 290
+    assert len(README.splitlines()) <= 320
 
 
 def test_it_names_the_seven_promises() -> None:
     assert [row[0] for row in table("What is promised")] == [f"P{number}" for number in range(1, 8)]
+
+
+def test_its_two_pictures_are_there_say_what_they_show_and_are_small() -> None:
+    pictures = re.findall(r"!\[(.+?)\]\((\S+)\)", README)
+    assert [path for _, path in pictures] == [".github/pictures/desk.png", ".github/pictures/job.png"]
+    assert sum((PROJECT_DIR / path).stat().st_size for _, path in pictures) <= 300_000
 
 
 def test_every_file_on_its_map_exists() -> None:
@@ -104,7 +112,8 @@ with app.app_context():
     exec(Path(sys.argv[2]).read_text())
 consumer = app.extensions["consumer"]
 consumer.start(always=True)
-answer = client.post("/shout", data={"text": "hello"})
+token = client.get("/shout").text.partition('name="csrf_token" value="')[2].partition('"')[0]
+answer = client.post("/shout", data={"text": "hello", "csrf_token": token})
 job = client.get("/api" + answer.location + "?wait=20").json
 books = client.get("/api/books?q=fog").json["books"]
 consumer.stop()
@@ -129,7 +138,7 @@ def test_its_examples_run_as_they_stand(tmp_path: Path) -> None:
     assert len(to_run) == 4
     register = copy / "app/pages/__init__.py"
     text, imports = re.subn(
-        r"(from app\.pages import) (?=.*books)", r"\1 shouting, ", register.read_text("utf-8")
+        r"(from app\.pages import \(?)(?=[^)]*\bbooks)", r"\1 shouting, ", register.read_text("utf-8")
     )
     text, loops = re.subn(r"(for module in \()", r"\1shouting, ", text)
     assert (imports, loops) == (1, 1), "README tells where a page is named in app/pages/__init__.py"

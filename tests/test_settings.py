@@ -44,7 +44,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("TASK_THREADS", "16", "task_threads", 16),
         ("MAX_PENDING_JOBS", "10", "max_pending_jobs", 10),
         ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
-        ("BEHIND_PROXY", "1", "behind_proxy", True),
+        ("BEHIND_PROXY", "2", "behind_proxy", 2),
+        ("RATELIMIT_ENABLED", "0", "ratelimit_enabled", False),
     ],
 )
 def test_a_good_value_is_read(variable: str, text: str, name: str, value: object) -> None:
@@ -63,6 +64,10 @@ def test_a_good_value_is_read(variable: str, text: str, name: str, value: object
         ("MAIL_URL", "smtp+plain://"),
         ("MAIL_URL", "smtp+plain://localhost:port"),
         ("MAIL_URL", "smtp+plain://cleo:hunter2@localhost"),
+        ("MAIL_URL", "re_hunter2"),
+        ("MAIL_URL", "cleo:hunter2@localhost"),
+        ("MAIL_URL", "smtp://cleo:12#hunter2@localhost"),
+        ("MAIL_URL", "resend://re_abc/hunter2"),
         ("MAIL_FROM", "Postroom"),
         ("MAIL_FROM", "a@b@c"),
         ("PUBLIC_URL", "books.example.com"),
@@ -85,9 +90,24 @@ def test_a_wrong_value_is_refused_by_the_variables_name(variable: str, text: str
 def test_replit_is_recognised() -> None:
     published = {"REPL_ID": "1", "REPLIT_DEPLOYMENT": "1", "REPLIT_DOMAINS": "books.replit.app,other.example"}
     settings = Settings.read(published)
-    assert (settings.environment, settings.behind_proxy) == ("production", True)
+    assert (settings.environment, settings.behind_proxy) == ("production", 1)
     assert settings.public_url == "https://books.replit.app"
     assert settings.data_dir == PROJECT_DIR / "data" / "production"
+
+
+@pytest.mark.parametrize(
+    ("environ", "in_frame"),
+    [
+        ({}, False),
+        ({"REPL_ID": "1"}, True),
+        ({"REPL_ID": "1", "IN_FRAME": "0"}, False),
+        ({"REPL_ID": "1", "REPLIT_DEPLOYMENT": "1"}, False),
+        ({"REPL_ID": "1", "REPLIT_DEPLOYMENT": "1", "IN_FRAME": "1"}, True),
+        ({"SPACE_ID": "cleo/books"}, True),
+    ],
+)
+def test_a_host_that_shows_the_site_in_a_frame_is_recognised(environ: dict[str, str], in_frame: bool) -> None:
+    assert Settings.read(environ).in_frame is in_frame
 
 
 def test_a_variable_overrules_what_replit_suggests() -> None:

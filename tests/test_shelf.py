@@ -254,6 +254,39 @@ def test_a_failed_job_says_why_where_its_result_is_asked_for_until_it_is_redrive
     assert result.get() is None
 
 
+def test_the_whole_shelf_is_emptied_in_small_batches(
+    rig: Rig, give: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "BATCH_ROWS", 3)
+    fail = rig.huey.task(name="fail")(lambda n: {}[n])
+    fail.map(range(7)), give(1)
+    rig.run_all()
+    with rig.commits() as count:
+        assert rig.huey.delete_all_failed() == 7
+        assert count() == 4
+    assert (rig.states(), rig.rows("SELECT COUNT(*) FROM attempts")) == ({"done": 1}, [(0,)])
+
+
+def test_one_tasks_failed_jobs_are_deleted_and_no_others(rig: Rig) -> None:
+    fail, other = (rig.huey.task(name=name)(lambda: {}[0]) for name in ("fail", "other"))
+    fail(), fail(), other()
+    rig.run_all()
+    assert rig.huey.delete_all_failed(name_of(rig, fail)) == 2
+    assert rig.huey.delete_all_failed("nobody knows") == 0
+    assert [job["task"] for job in rig.huey.list_jobs("failed")] == [name_of(rig, other)]
+
+
+def test_what_fails_while_the_shelf_is_emptied_stays(rig: Rig) -> None:
+    fail = rig.huey.task(name="fail")(lambda: {}[0])
+    fail(), fail()
+    rig.run_next()
+    rig.clock.advance(1000)
+    rig.run_next()
+    rig.clock.advance(-500)
+    assert rig.huey.delete_all_failed() == 1
+    assert rig.states() == {"failed": 1}
+
+
 # Pauses
 
 

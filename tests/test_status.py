@@ -48,7 +48,7 @@ def test_not_ready_when_the_database_does_not_write(app, client, healthy, monkey
 
 def test_the_queue_is_told_in_numbers(client):
     queue = client.get("/api/queue").json
-    assert set(queue) == {"counts", "oldest_ready_age_s", "workers", "instances"}
+    assert set(queue) == {"counts", "oldest_ready_age_s", "workers", "instances", "pauses"}
     assert set(queue["counts"]) == {"scheduled", "ready", "running", "done", "failed", "cancelled"}
 
 

@@ -16,7 +16,8 @@ from app import catalogue
 from app.catalogue import Subscription
 from app.database import database
 from app.errors import InvalidInputError, QueueFullError
-from app.mail import inbox, suppressions, tokens
+from app.mail import inbox, ledger, suppressions, tokens
+from app.mail.replies import Reply
 from tasks import subscriptions
 from tasks.alerts import alert_subscribers
 
@@ -95,6 +96,17 @@ def test_another_mail_goes_once_the_link_of_the_first_has_expired(app: Flask) ->
     database.write(lambda connection: connection.execute(long_ago).rowcount)
     subscriptions.ask_to_confirm(EMAIL, "Travel")
     assert len(mails()) == 2
+
+
+def test_a_mail_that_never_came_may_be_asked_for_again(app: Flask) -> None:
+    subscriptions.ask_to_confirm(EMAIL, "Mystery")
+    subscriptions.ask_to_confirm(EMAIL, "Mystery")
+    (first,) = database.read("SELECT id FROM emails")
+    ledger.mark_failed(first["id"], Reply("rcpt", 550, "5.7.1", "not today"))
+    subscriptions.ask_to_confirm(EMAIL, "Mystery")
+    subscriptions.ask_to_confirm(EMAIL, "Mystery")
+    states = [row["state"] for row in database.read("SELECT state FROM emails ORDER BY id")]
+    assert states == ["failed", "queued"]
 
 
 def test_the_mail_is_not_tried_longer_than_its_link_is_good(app: Flask) -> None:

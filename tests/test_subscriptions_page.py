@@ -77,7 +77,7 @@ def test_the_answer_is_the_same_for_who_is_subscribed_and_who_is_not(
     client: FlaskClient, reader: Subscription
 ) -> None:
     new = {"email": "ada@example.com", "genre": "Mystery"}
-    forms = [client.post("/subscriptions", data=form) for form in (READER, new, new)]
+    forms = [client.submit("/subscriptions", form) for form in (READER, new, new)]
     assert {(answer.status_code, answer.location) for answer in forms} == {(303, "/?subscribed=Mystery")}
     answers = [client.post("/api/subscriptions", json=body) for body in (READER, new, new)]
     assert [answer.status_code for answer in answers] == [201, 201, 201]
@@ -89,11 +89,11 @@ def test_a_full_queue_refuses_to_subscribe_and_says_when_to_come_again(
     app: Flask, client: FlaskClient, is_json: bool
 ) -> None:
     tasks.huey.attach(database, replace(app.extensions["settings"], max_pending_jobs=1), app.app_context)
-    client.post("/subscriptions", data=READER | {"email": "first@example.com"})
-    if is_json:
-        answer = client.post("/api/subscriptions", json=READER)
-    else:
-        answer = client.post("/subscriptions", data=READER)
+    client.submit("/subscriptions", READER | {"email": "first@example.com"})
+    by_form = not is_json
+    answer = (
+        client.submit("/subscriptions", READER) if by_form else client.post("/api/subscriptions", json=READER)
+    )
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert catalogue.subscriptions_of(READER["email"], "pending") == []
 
@@ -103,7 +103,7 @@ def test_an_address_that_no_mail_can_go_to_is_named(client: FlaskClient, email: 
     answer = client.post("/api/subscriptions", json=READER | {"email": email})
     assert (answer.status_code, answer.json["error"]["field"]) == (400, "email")
     assert 'id="subscribe-email-error"' in text_of(
-        client.post("/subscriptions", data=READER | {"email": email}), 400
+        client.submit("/subscriptions", READER | {"email": email}), 400
     )
     assert everything()[0] == []
 
@@ -257,7 +257,7 @@ def test_an_address_that_holds_a_token_is_told_to_nobody(
 
 
 def test_other_pages_may_be_found_and_kept(client: FlaskClient) -> None:
-    headers = client.post("/subscriptions", data=READER).headers
+    headers = client.submit("/subscriptions", READER).headers
     assert "X-Robots-Tag" not in headers
     assert headers["Referrer-Policy"] == "same-origin"
 

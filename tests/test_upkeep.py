@@ -166,6 +166,79 @@ def test_a_chord_whose_last_member_never_came_goes_after_a_year(queue: Queue) ->
     assert (count(queue, "chords"), count(queue, "chord_parts")) == (0, 0)
 
 
+# The numbers
+
+MINUTE = int(NOW // 60)
+
+
+def add_minutes(queue: Queue, *minutes: int, task: str = "t") -> None:
+    rows = [(minute, task) for minute in minutes]
+    sql = "INSERT INTO past_minutes VALUES (?, ?, 1, 1, 0, 0, 0, 0, 0)"
+    queue.database.write(lambda connection: connection.executemany(sql, rows))
+
+
+def test_the_numbers_of_a_minute_go_after_a_day_and_an_hour(queue: Queue) -> None:
+    add_minutes(queue, MINUTE - 25 * 60 - 1, MINUTE - 25 * 60, MINUTE - 1)
+    prune_all(queue)
+    kept = [(MINUTE - 25 * 60,), (MINUTE - 1,)]
+    assert queue.all("SELECT minute FROM past_minutes ORDER BY minute") == kept
+
+
+def test_the_numbers_of_minutes_that_a_wrong_clock_made_go_too(queue: Queue) -> None:
+    add_minutes(queue, MINUTE + 1, MINUTE + 365 * 24 * 60)
+    prune_all(queue)
+    assert queue.all("SELECT minute FROM past_minutes") == [(MINUTE + 1,)]
+
+
+def test_very_many_tasks_have_fewer_hours_of_numbers(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "KEEP_MINUTE_ROWS", 10)
+    for number in range(4):
+        add_minutes(queue, *range(MINUTE - 5, MINUTE), task=f"t{number}")
+    prune_all(queue)
+    assert queue.all("SELECT DISTINCT minute FROM past_minutes ORDER BY minute") == [
+        (MINUTE - 2,),
+        (MINUTE - 1,),
+    ]
+
+
+def add_tasks(queue: Queue, **minutes: int) -> None:
+    """Add the counts of tasks without jobs, last heard of in a minute."""
+    sql = "INSERT INTO task_counts (task, minute) VALUES (?, ?)"
+    queue.database.write(lambda connection: connection.executemany(sql, list(minutes.items())))
+
+
+def tasks_counted(queue: Queue) -> list[str]:
+    return [name for (name,) in queue.all("SELECT task FROM task_counts ORDER BY task")]
+
+
+def test_a_task_without_jobs_is_forgotten_after_two_months_and_one_with_jobs_is_not(queue: Queue) -> None:
+    months = upkeep.KEEP_TASK_MINUTES
+    add_tasks(queue, gone=MINUTE - months - 1, rare=MINUTE - months)
+    queue.insert("a")
+    queue.database.write(
+        lambda connection: connection.execute("UPDATE task_counts SET minute = 1 WHERE ready")
+    )
+    prune_all(queue)
+    assert tasks_counted(queue) == ["a_task", "rare"]
+
+
+def test_of_tasks_without_jobs_those_heard_of_last_are_kept(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "KEEP_IDLE_TASKS", 2)
+    add_tasks(queue, a=MINUTE - 3, b=MINUTE - 1, c=MINUTE - 2)
+    prune_all(queue)
+    assert tasks_counted(queue) == ["b", "c"]
+
+
+def test_a_forgotten_task_is_counted_anew(queue: Queue) -> None:
+    add_tasks(queue, a_task=1)
+    prune_all(queue)
+    queue.insert("a")
+    assert queue.finish(queue.claim_one(), jobs.Ending("done"))
+    assert queue.all("SELECT done, now_enqueued, now_done FROM task_counts") == [(1, 1, 1)]
+
+
 # The file
 
 

@@ -46,6 +46,7 @@ CASES: list[tuple[str, str, int | None, str, Verdict]] = [
     ("454: SES, the day's quota, at the dot", "dot", 454, "4.7.0", LANE),
     ("454: no TLS at present", "tls", 454, "4.7.0", LANE),
     ("454: no sign-in at present", "auth", 454, "4.7.0", LANE),
+    ("550: Gmail, the day's limit", "dot", 550, "5.4.5", LANE),
     # 500 to 504
     ("500: syntax", "rcpt", 500, "5.5.2", FAILED),
     ("501: syntax", "rcpt", 501, "5.5.4", FAILED),
@@ -107,7 +108,7 @@ CASES: list[tuple[str, str, int | None, str, Verdict]] = [
     ("552 5.7.0: Gmail, content", "rcpt", 552, "5.7.0", FAILED),
     ("552 at MAIL: the sender's own quota", "mail", 552, "5.2.2", LANE),
     # 553
-    ("553: syntax of the mailbox", "rcpt", 553, "5.1.3", SUPPRESSED),
+    ("553: syntax of the mailbox", "rcpt", 553, "5.1.3", FAILED),
     ("553 without more", "rcpt", 553, "", FAILED),
     ("553 at MAIL: sender not allowed", "mail", 553, "5.1.8", LANE),
     ("553 5.6.7 at MAIL: letters beyond ASCII", "mail", 553, "5.6.7", FAILED),

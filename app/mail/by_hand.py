@@ -69,11 +69,15 @@ def mark_sent(email_id: int) -> None:
 
 
 def cancel(email_id: int) -> None:
-    """queued -> cancelled.
+    """queued -> cancelled; unknown, if an earlier try may have sent it.
 
     Raises: NotFoundError, ConflictError.
     """
-    _move(email_id, "state = 'cancelled'", ("queued",), "cancelled by the operator")
+    change = (
+        "state = CASE WHEN maybe_sent_at IS NULL THEN 'cancelled' ELSE 'unknown' END,"
+        " sending_at = maybe_sent_at"
+    )
+    _move(email_id, change, ("queued",), "cancelled by the operator")
 
 
 def send_again(email_id: int, job: str) -> float:

@@ -12,7 +12,7 @@ from flask import current_app
 
 from app.database import database
 from app.errors import DatabaseBusyError, DatabaseUnusableError
-from app.mail import lanes, ledger, suppressions
+from app.mail import history, lanes, ledger, suppressions
 from app.mail.attachments import AttachmentChangedError, complete
 from app.mail.ledger import Email, Requeued
 from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
@@ -24,6 +24,9 @@ MAX_TRIES = 100
 
 MAX_NAP_S = 1.0
 """A shorter wait for MAIL_PER_MINUTE is slept; a longer one pauses the lane, and the thread is free."""
+
+MAX_UNKNOWN_TRIES = 3
+"""Each of them may have sent the mail: who is to have it gets at most one copy more."""
 
 SPREAD = 0.2
 """Each wait is longer or shorter by up to this part of it, so that mails refused together come back apart."""
@@ -47,10 +50,13 @@ class LaneClosedError(Exception):
 
 
 class TryLaterError(Exception):
-    """This mail is to be tried again, by the schedule. Units: `delay_s`."""
+    """This mail is to be tried again, by the schedule. Units: `delay_s`; `pause_s`, for all mail."""
+
+    is_logged = True
 
     def __init__(self, error: MailError, delay_s: float) -> None:
         self.delay_s = delay_s
+        self.pause_s = error.pause_s
         super().__init__(str(error))
 
 
@@ -89,6 +95,8 @@ def _try(email: Email, way: Transport, settings: Settings) -> str:
     if email.expires_at is not None and datetime.now(UTC) >= email.expires_at:
         raise NotSentError(Reply("expiry", None, "", _expired(email)), Verdict.FAILED)
     reason = suppressions.reason_for(email.to_address, email.list_name)
+    if reason is not None and email.maybe_sent_at is not None:
+        raise NotSentError(Reply("suppression", None, "", reason), Verdict.FAILED)  # ends as unknown
     if reason is not None:
         ledger.mark_suppressed(email.id, reason)
         log.info("mail %d is not sent: %s", email.id, reason)
@@ -118,12 +126,20 @@ def _look_back(email: Email, way: Transport) -> None:
 def _settle(email: Email, error: MailError, way: Transport, settings: Settings) -> None:
     """Write down what became of a try; raise what follows from it."""
     verdict = error.verdict
-    if verdict is Verdict.UNKNOWN and _may_go_twice(email, way):
-        verdict = Verdict.LATER
+    if verdict is Verdict.UNKNOWN:
+        if email.state == "queued":  # it was lost in this try, not in one before
+            # One lost answer happens. The second in a row is the server's fault: no more mail is lost to it.
+            error.pause_s = lanes.note_fault(way.name, error.reply, (0, *settings.mail_pause_delays_s))
+        if _may_go_twice(email, way) and history.unknown_tries(email.id) < MAX_UNKNOWN_TRIES:
+            verdict = Verdict.LATER
     if verdict is Verdict.LANE:
         ledger.requeue(email.id, error.reply, email.began_at, "lane")
-        pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s)
-        behind_s = 0 if error.reply.stage in BEFORE_THE_MAIL else pause_s + _delay_s(email, error, settings)
+        early = error.reply.stage in BEFORE_THE_MAIL
+        # Who took MAIL is up: it may be this mail that it hangs up on, and the others must not wait for long.
+        most = None if early or error.reply.code not in (None, 421) else 2
+        pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s[:most])
+        # Longer each time, or a few such mails take all the turns there are between two pauses.
+        behind_s = 0 if early else pause_s + _delay_s(email, error, settings, history.lane_tries(email.id))
         log.error("all mail by %s waits %.0f s: %s", way.name, pause_s, error)
         raise LaneClosedError(f"{way.name} {error.reply}", pause_s, behind_s) from error
     if verdict is Verdict.LATER:
@@ -152,9 +168,10 @@ def _may_go_twice(email: Email, way: Transport) -> bool:
     return email.policy == "retry" or age_s < way.idempotent_for_s
 
 
-def _delay_s(email: Email, error: MailError, settings: Settings) -> float:
+def _delay_s(email: Email, error: MailError, settings: Settings, more_tries: int = 0) -> float:
     delays_s = settings.mail_retry_delays_s
-    delay_s = delays_s[min(email.tries, len(delays_s) - 1)] * random.uniform(1 - SPREAD, 1 + SPREAD)
+    delay_s = delays_s[min(email.tries + more_tries, len(delays_s) - 1)]
+    delay_s *= random.uniform(1 - SPREAD, 1 + SPREAD)
     return max(delay_s, error.reply.retry_after_s or 0)
 
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.mail import ledger
 from app.mail.ledger import Email
 from app.mail.replies import Reply, UnknownOutcomeError
@@ -23,7 +22,7 @@ def hand_over(email: Email, give: Callable[[], Reply]) -> None:
     `give` sends what makes the other side take the mail, and returns its yes.
     Raises: what `give` raises; UnknownOutcomeError when the yes cannot be written down.
     """
-    if not ledger.mark_sending(email.id):
+    if not ledger.mark_sending(email.id, email.job):
         log.info("mail %d is not sent: it was cancelled, or another has it", email.id)
         return
     reply = give()
@@ -31,7 +30,7 @@ def hand_over(email: Email, give: Callable[[], Reply]) -> None:
         try:
             ledger.mark_sent(email.id, reply, email.began_at)
             return
-        except (DatabaseBusyError, DatabaseUnusableError) as error:
+        except Exception as error:  # whatever it is: the mail has gone, and that must be written down
             log.error("mail %d was sent (%s), which cannot be written down yet: %s", email.id, reply, error)
             time.sleep(delay_s)
     words = f"it was taken ({reply}), but that could not be written down"

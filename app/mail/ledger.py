@@ -6,7 +6,7 @@
     queued, sending -> failed      mark_failed: not sent, and no try follows
     queued, sending -> unknown     mark_unknown: maybe sent (if not in this try then before), and must not go twice
     queued          -> suppressed  mark_suppressed: who it is for wants none, or cannot have any
-    queued -> failed or cancelled, sending -> unknown
+    queued -> failed or cancelled; unknown, if it may have been sent
                                    job_ended: its job ended without having said more
     failed, cancelled -> queued    job_redriven: its job runs again
     (by hand)                      by_hand.py: cancel what waits, settle what is unknown, send again
@@ -161,9 +161,13 @@ def _reply_of(row: sqlite3.Row) -> Reply | None:
 # The arrows of delivery
 
 
-def mark_sending(email_id: int) -> bool:
-    """queued -> sending: from here on the server may have it."""
-    return _move(email_id, f"state = 'sending', sending_at = {NOW}", "queued")
+def mark_sending(email_id: int, job: str | None = None) -> bool:
+    """queued -> sending: from here on the server may have it. Not for a job whose mail it is no more."""
+    sql = (
+        f"UPDATE emails SET state = 'sending', sending_at = {NOW}"
+        " WHERE id = ?1 AND state = 'queued' AND (?2 IS NULL OR job = ?2)"
+    )
+    return database.write(lambda connection: connection.execute(sql, (email_id, job)).rowcount == 1)
 
 
 def mark_sent(email_id: int, reply: Reply, began_at: datetime | None = None) -> bool:
@@ -245,15 +249,20 @@ def move(
 
 
 def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str) -> None:
-    """queued -> failed or cancelled (as the job), sending -> unknown: no try follows, whatever happened."""
+    """queued -> failed or cancelled (as the job), but unknown if it may have been sent: no try follows."""
     rows = connection.execute(
-        "SELECT id, state FROM emails WHERE job = ? AND state IN ('queued', 'sending')", (job,)
+        "SELECT id, state, COALESCE(sending_at, maybe_sent_at) AS maybe_sent_at FROM emails"
+        " WHERE job = ? AND state IN ('queued', 'sending')",
+        (job,),
     ).fetchall()
     for row in rows:
-        new = "unknown" if row["state"] == "sending" else state
+        new = "unknown" if row["maybe_sent_at"] else state
         outcome = "failed" if new == "failed" else "unknown" if new == "unknown" else "by hand"
         tried = (outcome, Reply("job", None, "", reason), None)
-        move(connection, row["id"], f"state = '{new}'", (row["state"],), tried)
+        change = f"state = '{new}'"
+        if new == "unknown":
+            change += ", sending_at = COALESCE(sending_at, maybe_sent_at)"
+        move(connection, row["id"], change, (row["state"],), tried)
 
 
 def job_redriven(connection: sqlite3.Connection, job: str) -> None:

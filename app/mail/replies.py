@@ -54,6 +54,9 @@ class MailError(PostroomError):
     code = "mail_error"
     status = 502
     text = ""
+    is_logged = True
+    pause_s = 0.0
+    """For how long all mail waits after it. Units: seconds."""
 
     def __init__(self, reply: Reply, verdict: Verdict) -> None:
         self.reply = reply
@@ -89,13 +92,14 @@ VERDICTS: tuple[tuple[str, Verdict], ...] = (
     (r"\w+ (421|432|454) .*", Verdict.LANE),  # closing, too many at once, over the rate or the day's quota
     (r"\w+ 53[0458] .*", Verdict.LANE),  # wants a password, or another one
     (r"\w+ 451 4\.4\.2", Verdict.LANE),  # it waited too long for us: the same as 421
+    (r"\w+ 5\d\d 5\.4\.5", Verdict.LANE),  # as many mails as the day allows, says Gmail
     (r"\w+ 554 5\.2\.0", Verdict.LANE),  # Exchange: as many mails as the day allows
     (r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+)", Verdict.FAILED),  # this message: too large, or of a kind not taken
     (r"mail 552 ", Verdict.FAILED),  # the answer to a SIZE= too large
     (r"mail 452 .*", Verdict.LATER),  # no room for a message of this size now
     (r"mail .*", Verdict.LANE),  # the sender, which all mail has in common
     (r"rcpt 5\d\d 5\.1\.[78]", Verdict.LANE),  # the sender again: many servers check it as late as here
-    (r"rcpt 5\d\d 5\.(1\.(1|2|3|6|10)|2\.1)", Verdict.SUPPRESSED),  # no such user or host, gone, closed
+    (r"rcpt 5\d\d 5\.(1\.(1|2|6|10)|2\.1)", Verdict.SUPPRESSED),  # no such user or host, gone, closed
     (r"rcpt (521|556) (5\.3\.2)?", Verdict.SUPPRESSED),  # the host takes no mail at all
     (r"(rcpt|data|dot) 5\d\d 5\.2\.2", Verdict.LATER),  # the mailbox is full; people tidy up
     (r"rcpt 552 5\.(3\.4|7\.\d+)", Verdict.FAILED),

@@ -1,4 +1,4 @@
-"""The first page (books, search, two forms) and the same as JSON."""
+"""The first page (books, search, forms, best sellers) and the same as JSON."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+import flask
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+import tasks
 from app import catalogue
 from app.catalogue import Book
 from app.database import database
 from app.errors import InvalidInputError, NotFoundError
+from app.pages import jobs
+from app.pages.front_door import anybody_may_change, is_operator, operator_unless_trying_out
 from app.pages.json_in import json_object, number_in_query, text
+from app.pages.rate_limits import limit_changing_books
 from tasks.alerts import alert_subscribers
-from tasks.bestsellers import record_sale
+from tasks.bestsellers import COUNTED_EVERY_S, record_sale
 
 PAGE_LENGTH = 50
+MADE_UP_READERS = 300
 
 bp = Blueprint("books", __name__)
 
@@ -27,11 +33,13 @@ bp = Blueprint("books", __name__)
 
 @bp.get("/")
 def index() -> str:
-    """Show the books, the search and the two forms."""
+    """Show the books, the search and the forms."""
     return page(notice=_notice())
 
 
 @bp.post("/books")
+@operator_unless_trying_out
+@limit_changing_books
 def add_book() -> Response | tuple[str, int]:
     """Add a book from the form; a refused form comes back as it was typed."""
     try:
@@ -39,6 +47,45 @@ def add_book() -> Response | tuple[str, int]:
     except InvalidInputError as error:
         return page(book_error=error), HTTPStatus.BAD_REQUEST
     return redirect(url_for("books.index", added=book.id, job=job_id), HTTPStatus.SEE_OTHER)
+
+
+@bp.post("/books/<int:book_id>/sales")
+@operator_unless_trying_out
+@limit_changing_books
+def sell(book_id: int) -> Response:
+    """Sell a book; the best sellers on the page count it within seconds."""
+    job_id = record_sale(catalogue.book(book_id).id).id
+    return redirect(url_for("books.index", sold=job_id, _anchor="best-sellers"), HTTPStatus.SEE_OTHER)
+
+
+@bp.get("/best-sellers/live")
+def best_sellers_live() -> flask.Response:
+    """Answer with the list of best sellers once the sale that is ?sold= has been counted, or 204 after a while."""
+    sale = _job_in_query("sold")
+    if sale is None:
+        raise NotFoundError("There is no such sale; jobs that ended are forgotten after a while.")
+    return jobs.answer_with_news(
+        sale["id"],
+        lambda: jobs.has_ended(sale["id"]),
+        lambda: render_template("best_sellers.html", **_best_sellers_facts()),
+    )
+
+
+@bp.post("/made-up-readers")
+@operator_unless_trying_out
+@limit_changing_books
+def add_made_up_readers() -> Response | tuple[str, int]:
+    """Subscribe readers who do not exist, so that a mailing takes long enough to be watched."""
+    genre = request.form.get("genre", "")
+    try:
+        with database.transaction():
+            for number in range(1, MADE_UP_READERS + 1):
+                # Nobody can ever have an address of example.com. Source: RFC 2606
+                asked = catalogue.subscribe(f"reader{number}@example.com", genre)
+                catalogue.confirm(asked.id)
+    except InvalidInputError as error:
+        return page(subscription_error=error), HTTPStatus.BAD_REQUEST
+    return redirect(url_for("books.index", filled=genre), HTTPStatus.SEE_OTHER)
 
 
 # JSON
@@ -51,6 +98,8 @@ def find_books_as_json() -> dict[str, list[Book]]:
 
 
 @bp.post("/api/books")
+@operator_unless_trying_out
+@limit_changing_books
 def add_book_as_json() -> tuple[dict[str, Any], int]:
     """Add a book; the answer names the job that tells its genre's subscribers."""
     body = json_object()
@@ -60,6 +109,8 @@ def add_book_as_json() -> tuple[dict[str, Any], int]:
 
 
 @bp.post("/api/books/<int:book_id>/sales")
+@operator_unless_trying_out
+@limit_changing_books
 def sell_as_json(book_id: int) -> tuple[dict[str, Any], int]:
     """Count a sale of a book, within seconds; the answer names the job that does."""
     job_id = record_sale(catalogue.book(book_id).id).id
@@ -94,19 +145,32 @@ def page(
         books=books[:PAGE_LENGTH],
         is_more=len(books) > PAGE_LENGTH,
         genres=catalogue.genres(),
-        best_sellers=catalogue.best_sellers(),
         notice=notice,
+        may_change=anybody_may_change() or is_operator(),
+        made_up_readers=MADE_UP_READERS,
         book_error=book_error,
         subscription_error=subscription_error,
+        **_best_sellers_facts(),
     )
+
+
+def _best_sellers_facts() -> dict[str, Any]:
+    sale = _job_in_query("sold")
+    waits = sale is not None and sale["state"] not in jobs.ENDED
+    return {
+        "best_sellers": catalogue.best_sellers(),
+        "counted_every_s": COUNTED_EVERY_S,
+        "sale": sale,
+        "sale_live_url": url_for("books.best_sellers_live", sold=sale["id"]) if sale and waits else None,
+    }
 
 
 def _notice() -> dict[str, Any] | None:
     """Say what the form before this page did, from the address: no cookie is needed for it."""
-    # Only genres and books that exist are shown, and the id of a job: a link can put no words on the page.
-    genre = request.args.get("subscribed", "")
-    if genre in catalogue.genres():
-        return {"subscribed": genre}
+    # Only genres, books and jobs that exist are shown: a link can put no words on the page.
+    for form in ("subscribed", "filled"):
+        if (genre := request.args.get(form, "")) in catalogue.genres():
+            return {form: genre, "count": catalogue.subscriber_count(genre)}
     added = request.args.get("added", type=int)
     if not added:
         return None
@@ -114,5 +178,11 @@ def _notice() -> dict[str, Any] | None:
         book = catalogue.book(added)
     except NotFoundError:
         return None
-    readers = catalogue.subscriber_count(book.genre)
-    return {"book": book, "readers": readers, "job": request.args.get("job", type=UUID)}
+    job = _job_in_query("job")
+    facts = jobs.facts(job["id"], "summary") if job else {"job": None}
+    return {"book": book, "readers": catalogue.subscriber_count(book.genre)} | facts
+
+
+def _job_in_query(name: str) -> dict[str, Any] | None:
+    uuid = request.args.get(name, type=UUID)
+    return None if uuid is None else tasks.huey.job(str(uuid))

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException
+from flask_limiter import RateLimitExceeded
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from app.errors import DatabaseBusyError, OperatorOnlyError, PostroomError, QueueFullError
+from app.errors import (
+    DatabaseBusyError,
+    OperatorOnlyError,
+    PostroomError,
+    QueueFullError,
+    TooManyRequestsError,
+)
+from app.pages.front_door import is_for_programs
+from app.pages.rate_limits import refusal
 
-TRY_AGAIN = (DatabaseBusyError, QueueFullError)
+TRY_AGAIN = (DatabaseBusyError, QueueFullError, TooManyRequestsError)
 TRY_AGAIN_S = 5
 OUR_FAULT = "Something went wrong on our side. It has been noted in the log."
 IN_PLAIN_WORDS = {
     404: "There is nothing at this address.",
     405: "This address does not take that kind of request.",
+    408: "The request did not arrive whole, or took too long.",
     413: "That is more than the site takes at once.",
 }
 
 log = logging.getLogger("postroom.pages")
 
 
+class Site(Flask):
+    """Flask, but for how it logs an error nobody caught: addresses may hold a token, so the route is named."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Write the error with its trace into the log."""
+        log.error("%s failed", _asked(), exc_info=exc_info)
+
+
 def register(app: Flask) -> None:
-    """Answer every error in the shape its address calls for: JSON under /api, else a page."""
+    """Answer every error in the shape its address calls for: JSON for programs, else a page."""
     app.register_error_handler(PostroomError, _named_error)
+    app.register_error_handler(RateLimitExceeded, lambda _: _named_error(refusal()))
     app.register_error_handler(HTTPException, _http_error)
 
 
@@ -35,25 +56,40 @@ def _named_error(error: PostroomError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="the operator"'
     elif error.status >= 500:
         # Its message is for whoever runs the site, and may name files of this machine.
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        log.error("%s failed", _asked(), exc_info=error)
         message = OUR_FAULT
     return _answer(error.status, error.code, message, getattr(error, "field", None), headers)
 
 
 def _http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    message = OUR_FAULT if status == 500 else IN_PLAIN_WORDS.get(status, error.description or error.name)
+    status, name = error.code or 500, error.name
+    if isinstance(error, ClientDisconnected):
+        status, name = 408, "Request Timeout"
+    message = OUR_FAULT if status == 500 else IN_PLAIN_WORDS.get(status, error.description or name)
     headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    return _answer(status, error.name.lower().replace(" ", "_"), message, None, headers)
+    return _answer(status, name.lower().replace(" ", "_"), message, None, headers)
 
 
 def _answer(status: int, code: str, message: str, field: str | None, headers: dict[str, str]) -> Response:
-    if request.path.startswith("/api/"):
+    if is_for_programs():
         facts = {"code": code, "message": message} | ({"field": field} if field else {})
         response = jsonify(error=facts)
     else:
-        page = render_template("error.html", status=status, message=message)
+        page = render_template("error.html", status=status, message=message, code=code, back=_way_back())
         response = current_app.make_response(page)
     response.status_code = status
     response.headers.extend(headers)
     return response
+
+
+def _asked() -> str:
+    route = request.url_rule.rule if request.url_rule else "an unknown address"
+    return f"{request.method} {route}"
+
+
+def _way_back() -> str | None:
+    """Return the page of this site that a form was on."""
+    came_from = urlsplit(request.referrer or "")
+    if request.method == "GET" or came_from.netloc != request.host:
+        return None
+    return came_from.path + (f"?{came_from.query}" if came_from.query else "")

@@ -1,35 +1,123 @@
-"""Who may come in: the operator shows the token that was printed at the start."""
+"""Who may come in: the operator, by a cookie after signing in or by `Authorization: Bearer` with each call."""
 
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from flask import current_app, request
+from flask import current_app, redirect, request, session, url_for
 
 from app.errors import OperatorOnlyError
 
+SESSION_S = 12 * 3600
+"""How long a sign-in lasts, however busy the operator is."""
+
+ASKED = "postroom.is_operator"
+HOW_TO_CALL = "Only the operator may do this: send the header Authorization: Bearer <ADMIN_TOKEN>."
+HOW_TO_SIGN_IN = "Only the operator may do this: sign in first."
+
+
+def is_operator() -> bool:
+    """Say whether this request comes from the operator; templates may ask too."""
+    # Kept with the request, for the page and its template ask often.
+    if ASKED not in request.environ:
+        request.environ[ASKED] = is_signed_in() or bearer_is_right()
+    return bool(request.environ[ASKED])
+
 
 def operator_only(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Answer with a view only to requests that carry `Authorization: Bearer <ADMIN_TOKEN>`."""
+    """Answer with a view only to the operator: a page leads others to the sign-in, a call answers 401."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not _is_operator():
-            raise OperatorOnlyError(
-                "Only the operator may see this: send the header Authorization: Bearer <ADMIN_TOKEN>."
-            )
-        return view(*args, **kwargs)
+        if is_operator():
+            return current_app.ensure_sync(view)(*args, **kwargs)
+        if is_for_programs():
+            raise OperatorOnlyError(HOW_TO_CALL)
+        if request.method in ("GET", "HEAD"):
+            wanted = request.full_path if request.query_string else request.path
+            return redirect(url_for("sign_in.page", next=wanted), 303)
+        raise OperatorOnlyError(HOW_TO_SIGN_IN)
 
     return guarded
 
 
-def _is_operator() -> bool:
-    authorization = request.authorization
-    if authorization is None or authorization.type != "bearer" or not authorization.token:
+def is_for_programs() -> bool:
+    """Say whether the address is one that programs ask, so that a refusal is JSON and leads nowhere."""
+    return request.path.startswith("/api/") or request.path == "/metrics"
+
+
+def anybody_may_change() -> bool:
+    """Say whether strangers may add books: only while one tries things out and no mail leaves the machine."""
+    settings = current_app.extensions["settings"]
+    return not settings.production and not settings.mail_url
+
+
+def operator_unless_trying_out(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Guard a view as `operator_only` does, but leave it open in development with the built-in inbox."""
+    guarded = operator_only(view)
+
+    @wraps(view)
+    def open_or_guarded(*args: Any, **kwargs: Any) -> Any:
+        chosen = current_app.ensure_sync(view) if anybody_may_change() else guarded
+        return chosen(*args, **kwargs)
+
+    return open_or_guarded
+
+
+# The session
+
+
+def is_signed_in() -> bool:
+    """Say whether the session is of an operator who signed in with today's ADMIN_TOKEN, not too long ago."""
+    seal, signed_in_at = session.get("operator"), session.get("signed_in_at")
+    if not isinstance(seal, str) or not isinstance(signed_in_at, (int, float)):
         return False
-    token: str = current_app.extensions["settings"].admin_token
-    # Compared in the same time wherever the first difference is.
-    return hmac.compare_digest(authorization.token.encode(), token.encode())
+    return hmac.compare_digest(seal.encode(), _seal().encode()) and time.time() - signed_in_at < SESSION_S
+
+
+def sign_in() -> None:
+    """Begin a new session; nothing of the one before goes over into it."""
+    session.clear()
+    session.permanent = True  # the browser forgets it when it ends here
+    session.update(operator=_seal(), signed_in_at=int(time.time()))
+    request.environ[ASKED] = True
+
+
+def sign_out() -> None:
+    """End the session."""
+    session.clear()
+    request.environ[ASKED] = False
+
+
+def token_is_right(token: str) -> bool:
+    """Compare with ADMIN_TOKEN, in the same time wherever the first difference is."""
+    return hmac.compare_digest(_digest(token), _digest(current_app.extensions["settings"].admin_token))
+
+
+def bearer_is_right() -> bool:
+    """Say whether the request carries the operator's token."""
+    token = bearer()
+    return token is not None and token_is_right(token)
+
+
+def bearer() -> str | None:
+    """Return the token of `Authorization: Bearer`, if the request has one."""
+    authorization = request.authorization
+    if authorization is None or authorization.type != "bearer":
+        return None
+    return authorization.token or None
+
+
+def _seal() -> str:
+    # In the cookie instead of the token itself, which anybody could read there. A new ADMIN_TOKEN, or a new
+    # SECRET_KEY, ends every session.
+    return _digest(current_app.extensions["settings"].admin_token).hex()
+
+
+def _digest(token: str) -> bytes:
+    key = str(current_app.secret_key)
+    return hmac.digest(key.encode(), b"the operator's token\0" + token.encode("utf-8", "replace"), "sha256")

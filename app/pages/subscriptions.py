@@ -17,7 +17,9 @@ from app.catalogue import Subscription
 from app.errors import InvalidInputError
 from app.mail import tokens
 from app.pages import books
+from app.pages.form_tokens import protection
 from app.pages.json_in import json_object, text
+from app.pages.rate_limits import limit_subscribing
 from tasks import subscriptions
 
 SECRET_ADDRESS_HEADERS = {
@@ -31,6 +33,7 @@ bp = Blueprint("subscriptions", __name__)
 
 
 @bp.post("/subscriptions")
+@limit_subscribing
 def subscribe() -> Response | tuple[str, int]:
     """Ask a reader by mail to confirm what the form says; a refused form comes back as it was typed."""
     try:
@@ -41,6 +44,7 @@ def subscribe() -> Response | tuple[str, int]:
 
 
 @bp.post("/api/subscriptions")
+@limit_subscribing
 def subscribe_as_json() -> tuple[dict[str, Any], int]:
     """Ask a reader by mail to confirm a subscription."""
     body = json_object()
@@ -61,6 +65,7 @@ def ask_for_yes(token: str) -> str:
 
 
 @bp.post("/confirm/<token>")
+@protection.exempt  # the token of the address is the proof
 def confirm(token: str) -> str:
     """Confirm it; pressing twice does no harm."""
     confirmed = subscriptions.confirm(_to_confirm(token))
@@ -74,6 +79,7 @@ def ask_whether_to_end(token: str) -> str:
 
 
 @bp.post("/unsubscribe/<token>")
+@protection.exempt  # a mail program posts it, without a cookie and without a token of ours
 def unsubscribe(token: str) -> str:
     """End a subscription, for whoever has the link: nothing else is asked, and the body does not matter."""
     subscription = _to_end(token)

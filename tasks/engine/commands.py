@@ -11,7 +11,7 @@ from app.errors import InvalidInputError, NotFoundError
 from tasks.engine.durable import DurableHuey
 from tasks.engine.schema import STATES
 
-TIMES = ("enqueued_at", "run_at", "started_at", "finished_at", "ended_at")
+TIMES = ("enqueued_at", "run_at", "ready_at", "started_at", "finished_at", "ended_at")
 
 
 def run(huey: DurableHuey, arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from tasks.engine import jobs, overview, queries
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.codec import JsonSerializer
+from tasks.engine.cron import NextFires
 from tasks.engine.operating import OperatedHuey
 from tasks.engine.schema import migrations
 from tasks.engine.storage import ImmediateStorage, SqlStorage
@@ -41,6 +42,7 @@ class DurableHuey(OperatedHuey):
         self.max_pending_jobs = 100_000
         self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
         self.has_siblings = False
+        self._next_fires = NextFires()
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
 
     def attach(
@@ -236,6 +238,14 @@ class DurableHuey(OperatedHuey):
     def wait_for_end(self, uuid: str, seconds: float) -> None:
         """Return when the job has ended, when the time is up, or when the process is about to stop."""
         self.wait_until(uuid, lambda: overview.has_ended(self.database, uuid), time.monotonic() + seconds)
+
+    def wait_for_change(self, uuid: str, seen: str, seconds: float) -> None:
+        """Return once a job's `version` (as `job` gives it) is not the one seen, or when the time is up.
+
+        It changes with the state, with each attempt, and with the progress.
+        """
+        deadline = time.monotonic() + seconds
+        self.wait_until(uuid, lambda: overview.version(self.database, uuid) != seen, deadline)
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no job is ready or running (scheduled ones may be); False when the time is up."""

@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.errors import QueueFullError
+from tasks.engine.tally import Tally, count_end
 
 MAX_DEATHS = 3
 ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
 CLAIMED = (
     "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay,"
-    " timeout_s, alone, claim, started_at"
+    " timeout_s, alone, claim, started_at, ready_at"
 )
 """The columns of a ClaimedJob, in its order."""
 
@@ -60,6 +61,7 @@ class ClaimedJob:
     alone: bool
     claim: int
     started_at: float
+    ready_at: float | None
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Ending:
     result: bytes | None = None
     error: str | None = None
     traceback: str | None = None
+    progress: str | None = None
     waited: bool = False
     alone: bool = False
     retries: int | None = None
@@ -101,23 +104,25 @@ def insert(
 
     Raises: QueueFullError when `max_pending` is given and they would not fit.
     """
-    inserted = 0
+    inserted, tally = 0, Tally()
     for job in new_jobs:
         if _insert_one(connection, job, now) or (
             _forget_ended(connection, job.uuid) and _insert_one(connection, job, now)
         ):
             inserted += 1
+            tally.enqueued(job.task)
     # Checked last, when it is known how many are new; the error takes them all back.
     if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
         raise QueueFullError(
             f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
             f"({max_pending}): try again later, or raise it"
         )
+    tally.write(connection, now)
 
 
 def pending_count(connection: sqlite3.Connection) -> int:
     """Count the jobs that wait; costs the same at any depth."""
-    sql = "SELECT SUM(n) FROM job_counts WHERE state IN ('ready', 'scheduled')"
+    sql = "SELECT IFNULL(SUM(scheduled + ready), 0) FROM task_counts"
     return int(connection.execute(sql).fetchone()[0])
 
 
@@ -142,17 +147,37 @@ def _forget_ended(connection: sqlite3.Connection, uuid: str) -> bool:
 # Finish
 
 
-def finish(connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now: float) -> bool:
-    """End this claim of a job; False (and nothing written) when another owner has the job by now."""
+def finish(
+    connection: sqlite3.Connection, call: Sequence[tuple[ClaimedJob, Ending]], now: float
+) -> list[bool]:
+    """End the claims of one call of a body: a job, or a batch of them.
+
+    Returns: False (and nothing is written) for each that another owner has by now.
+    """
+    tally, mine = Tally(), []
+    for job, ending in call:
+        is_mine = _finish_one(connection, job, ending, now)
+        mine.append(is_mine)
+        if is_mine:
+            tally.ended(job.task, ending.state)
+            tally.waited(job.task, job.started_at - (job.ready_at or job.started_at))
+    if any(mine):
+        tally.ran(call[0][0].task, now - call[0][0].started_at)  # once: a batch is one run
+    tally.write(connection, now)
+    return mine
+
+
+def _finish_one(connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now: float) -> bool:
     ended = ending.state in ENDED
     cursor = connection.execute(
         "UPDATE jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
-        " retries = ?, retry_delay = ?, attempt = attempt - ?, waits = waits + ?, alone = alone OR ?,"
-        " instance = NULL, worker = NULL"
+        " progress = IFNULL(?, progress), retries = ?, retry_delay = ?, attempt = attempt - ?,"
+        " waits = waits + ?, alone = alone OR ?, instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
         (
-            ending.state, ending.run_at, now if ending.state == "ready" else None, now if ended else None,
-            ending.result, ending.error if ending.state in ("failed", "cancelled") else None,
+            ending.state, ending.run_at, job.ready_at if ended else now if ending.state == "ready" else None,
+            now if ended else None, ending.result,
+            ending.error if ending.state in ("failed", "cancelled") else None, ending.progress,
             ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone,
             job.id, job.claim,
         ),
@@ -248,11 +273,13 @@ def shelve(
     connection: sqlite3.Connection, uuid: str, error: str, now: float, result: bytes | None = None
 ) -> None:
     """Put a job that waits on the shelf, with the reason."""
-    connection.execute(
-        "UPDATE jobs SET state = 'failed', ready_at = NULL, run_at = NULL, finished_at = ?, error = ?, result = ?"
-        " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
+    shelved = connection.execute(
+        "UPDATE jobs SET state = 'failed', run_at = NULL, finished_at = ?, error = ?, result = ?"
+        " WHERE uuid = ? AND state IN ('ready', 'scheduled') RETURNING task",
         (now, error, result, uuid),
-    )
+    ).fetchall()
+    for row in shelved:
+        count_end(connection, row["task"], "failed", now)
 
 
 def is_live(connection: sqlite3.Connection, task: str) -> bool:

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,7 +20,9 @@ from app.database import Database
 from app.errors import DeadlockError, JobTooLargeError, PostroomError
 from tasks.engine import jobs
 from tasks.engine.batches import Batch, next_batch_at
+from tasks.engine.bell import EndCalls
 from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
+from tasks.engine.progress import Progress, as_text
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
@@ -34,6 +36,8 @@ class _Here(threading.local):
     gathered: list[jobs.NewJob] | None = None
     gathers_in_transaction = False
     batch: Batch | None = None
+    claimed: Sequence[jobs.ClaimedJob] | None = None
+    progress: Progress | None = None
     body_depth = 0
 
 
@@ -43,6 +47,7 @@ class NotingHuey(Huey):
     now: Callable[[], float] = staticmethod(time.time)
     max_job_bytes = 262_144
     ages = Ages()
+    end_calls: EndCalls
 
     def __init__(self, name: str, **options: Any) -> None:
         self._here = _Here()
@@ -72,6 +77,18 @@ class NotingHuey(Huey):
         """Name the job whose body the present thread runs."""
         outcome = self._here.outcome
         return outcome.uuid if outcome is not None and outcome.in_body else None
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Say from a body's own thread how far it is; whoever looks at the job sees it within a moment.
+
+        Call it as often as you like: it is written a few times a second, and the last word for sure. Outside a
+        job, as in a test that calls the body itself, it only checks the values.
+        Raises: InvalidInputError for what is no number, negative, NaN or infinite.
+        """
+        text, here = as_text(done, total, note), self._here
+        if here.claimed is not None:
+            here.progress = here.progress or Progress(self.database, self.end_calls, here.claimed)
+            here.progress.report(text)
 
     def refuse_to_wait(self) -> None:
         """Raise DeadlockError where waiting for a job's result could never end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from tasks.engine import overview, shelf
+from tasks.engine import overview, shelf, stats
 from tasks.engine.running import RunningHuey
 
 
@@ -42,6 +42,13 @@ class OperatedHuey(RunningHuey):
         """Take a failed job off the shelf for good."""
         return self.database.write(lambda connection: shelf.delete_failed(connection, uuid))
 
+    def delete_all_failed(self, task: str | None = None) -> int:
+        """Take all failed jobs (of a task) off the shelf for good, a few at a time; return how many."""
+        before, count = self.now(), 0
+        while gone := self.database.write(lambda c: shelf.delete_some_failed(c, task, before)):
+            count += gone
+        return count
+
     def pause(
         self,
         task: str = "",
@@ -58,9 +65,9 @@ class OperatedHuey(RunningHuey):
         self.database.write(lambda connection: shelf.pause(connection, task, reason, until_at, extend=extend))
         self.database.after_commit(self.clock_bell.ring)
 
-    def resume(self, task: str = "", *, only_timed: bool = False) -> bool:
-        """Lift a pause (with `only_timed` not one without an end); False when there was none."""
-        lifted = self.database.write(lambda connection: shelf.resume(connection, task, only_timed=only_timed))
+    def resume(self, task: str = "", reason: str = "") -> bool:
+        """Lift a pause (one whose reason begins with `reason`); False when there was none."""
+        lifted = self.database.write(lambda connection: shelf.resume(connection, task, reason))
         self.database.after_commit(self.ready_bell.ring_all)
         return lifted
 
@@ -74,13 +81,72 @@ class OperatedHuey(RunningHuey):
         """Describe the queue, its workers and instances; times are unix seconds."""
         return overview.queue(self.database, self.now())
 
-    def list_jobs(self, state: str, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Describe the newest jobs of a state, for the operator; times are unix seconds."""
-        return overview.listed(self.database, state, task, limit)
+    def list_jobs(
+        self,
+        state: str,
+        task: str | None = None,
+        limit: int = 50,
+        before_id: int | None = None,
+        q: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Describe the newest jobs of a state, for the operator: see `page_of_jobs`."""
+        found: list[dict[str, Any]] = self.page_of_jobs(state, task, limit, before_id, q)["jobs"]
+        return found
+
+    def page_of_jobs(
+        self,
+        state: str,
+        task: str | None = None,
+        limit: int = 50,
+        before_id: int | None = None,
+        q: str | None = None,
+    ) -> dict[str, Any]:
+        """Describe the newest jobs of a state (of a task, with `q` in their error): `jobs` and `next_before_id`.
+
+        The next page is had with `next_before_id` as `before_id`; it is None when there is none. `q` is looked
+        for in some thousand errors in one go, so a page may be short, or empty, though another one follows.
+        Units: times are unix seconds.
+        """
+        return overview.listed(self.database, state, task, q or "", limit, before_id)
 
     def details(self, uuid: str) -> dict[str, Any] | None:
         """Describe a job for the operator: its arguments and each failed attempt, beside what its holder sees."""
         return overview.details(self.database, self.serializer, uuid)
+
+    def stats(self, minutes: int = 60) -> dict[str, Any]:
+        """Describe the last minutes (the present one is the last of them) and what each task came to in them.
+
+        A minute's `wait_ms` and `run_ms` are means: for how long jobs were ready and their bodies ran, all tries
+        of it, for each job done or failed in that minute; 0 where none was. A batch is one run, shared by its
+        jobs. What is redriven is enqueued once more.
+        The rates are those of the last two whole minutes and the present one: jobs enqueued, jobs that ended,
+        per second. `drain_s` is what is ready, divided by service - arrival; None when nothing is ready or it
+        does not get less.
+        A task's counts are those of the minutes, `run_ms_max` (None without a run) too; `recent_run_ms` are its
+        last twenty runs, the oldest first, whenever they were, `run_ms_p50` their median, `last_at` the last.
+        Units: `_at` in unix seconds, `_ms` in milliseconds.
+        """
+        return stats.gather(self.database, self.now(), minutes)
+
+    def pauses(self) -> list[dict[str, Any]]:
+        """Describe what is paused: `task` ('' is the whole queue), `reason`, `until_at` (None: until resumed)."""
+        return overview.pauses(self.database, self.now())
+
+    def cron(self) -> list[dict[str, Any]]:
+        """Describe every periodic task: when it fires next (None: over a month away) and ran last (None: never)."""
+        minute, ran_at = int(self.now() // 60), stats.last_runs(self.database)
+        described = []
+        for task in self._registry.periodic_tasks:
+            name = self._registry.task_to_string(type(task))
+            next_minute = self._next_fires.next_due(name, task, minute)
+            described.append(
+                {
+                    "task": name,
+                    "next_at": None if next_minute is None else next_minute * 60,
+                    "last_at": ran_at.get(name),
+                }
+            )
+        return sorted(described, key=lambda one: (one["next_at"] is None, one["next_at"], one["task"]))
 
     def health(self) -> list[str]:
         """Return a sentence for everything that keeps jobs from running; empty when all is well."""

@@ -50,6 +50,7 @@ class Outcome:
     reason: str = "Failed: it ended without saying how"
     exception: BaseException | None = None
     traceback: str | None = None
+    progress: str | None = None
     result: bytes | None = None
     run_at: float | None = None
     retrying: bool = False
@@ -91,6 +92,7 @@ class Outcome:
             result=self.result,
             error=None if state == "done" else self.reason,
             traceback=self.traceback,
+            progress=self.progress,
             waited=self.waited,
             alone=self.alone,
             retries=self.retries,

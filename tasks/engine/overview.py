@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.database import Database
+from app.errors import InvalidInputError
 from tasks.engine import claims, jobs, queries
 from tasks.engine.schema import STATES
 
 STALLED_AFTER_S = 30.0
+MOST_LOOKED_AT = 10_000
+"""Of so many jobs at most the errors are searched in one go."""
+MAX_TEXT_CHARS = 200
 
 
 def job(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | None:
@@ -20,12 +26,23 @@ def job(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | None
         return None
     described = {key: row[key] for key in ("state", "task", "attempt", "deaths")}
     described["id"] = row["uuid"]
+    described["version"] = _version_of(row)
     described.update({key: row[key] for key in ("enqueued_at", "started_at", "finished_at")})
     has_value = row["state"] == "done" and row["result"] is not None
     described["result"] = serializer.deserialize(row["result"]) if has_value else None
     described["progress"] = None if row["progress"] is None else json.loads(row["progress"])
     described["error"] = _error_of(row["error"])
     return described
+
+
+def version(database: Database, uuid: str) -> str | None:
+    """Return what changes whenever a job's state, attempt or progress does; None for an unknown job."""
+    row = database.read_one(queries.VERSION, (uuid,))
+    return None if row is None else _version_of(row)
+
+
+def _version_of(row: Any) -> str:
+    return f"{row['state']}-{row['claim']}-{zlib.crc32((row['progress'] or '').encode()):x}"
 
 
 def has_ended(database: Database, uuid: str) -> bool:
@@ -54,13 +71,18 @@ def queue(database: Database, now: float) -> dict[str, Any]:
                     "overdue": busy is not None and _is_overdue(busy, now),
                 }
             )
-    found = {row["state"]: row["n"] for row in database.read(queries.COUNTS)}
     return {
-        "counts": {state: found.get(state, 0) for state in STATES},
+        "counts": dict(database.read(queries.COUNTS)[0]),
         "oldest_ready_age_s": oldest_ready_age_s(database, now),
         "workers": workers,
         "instances": instances,
+        "pauses": pauses(database, now),
     }
+
+
+def pauses(database: Database, now: float) -> list[dict[str, Any]]:
+    """Describe what is paused now; task '' is the whole queue."""
+    return [dict(row) for row in database.read(queries.PAUSES, (now,))]
 
 
 def oldest_ready_age_s(database: Database, now: float) -> float | None:
@@ -97,9 +119,23 @@ def _workers(running: Sequence[Any]) -> set[tuple[str, str]]:
     return {(row["instance"], row["worker"]) for row in running}
 
 
-def listed(database: Database, state: str, task: str | None, limit: int) -> list[dict[str, Any]]:
-    """Describe the newest jobs of a state."""
-    return [dict(row) for row in database.read(queries.LISTED, (state, task, limit))]
+def listed(
+    database: Database, state: str, task: str | None, text: str, limit: int, before_id: int | None
+) -> dict[str, Any]:
+    """Describe the newest jobs of a state whose error holds a text, and say below which id to look on."""
+    if state not in STATES:
+        raise InvalidInputError(f"There is no state {state!r}, expected one of {', '.join(STATES)}.", "state")
+    looked_at = MOST_LOOKED_AT if text else limit
+    asked = {"task": task, "text": text[:MAX_TEXT_CHARS], "limit": limit, "looked_at": looked_at}
+    asked["before_id"] = sys.maxsize if before_id is None else before_id
+    # Each state and filter has its own statement: so SQLite sees which index holds just those rows.
+    parts = {"state": state, "of_task": "" if task is None else "AND task = :task"}
+    parts["by"] = "INDEXED BY jobs_running" if state == "running" else ""
+    found = [dict(row) for row in database.read(queries.LISTED.format(**parts), asked)]
+    if len(found) == limit:
+        return {"jobs": found, "next_before_id": found[-1]["id"]}
+    last = database.read_one(queries.LAST_LOOKED_AT.format(**parts), asked) if text else None
+    return {"jobs": found, "next_before_id": None if last is None else last["id"]}
 
 
 def details(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | None:
@@ -113,7 +149,8 @@ def details(database: Database, serializer: Any, uuid: str) -> dict[str, Any] | 
         described |= {"args": message.args, "kwargs": message.kwargs}
     except Exception as error:
         described |= {"args": None, "kwargs": None, "undecodable": str(error)}
-    described |= {"priority": row["priority"], "waits": row["waits"], "run_at": row["run_at"]}
+    seen = ("priority", "waits", "run_at", "ready_at", "timeout_s", "instance", "worker")
+    described |= {name: row[name] for name in seen}
     described["attempts"] = [dict(one) for one in database.read(queries.ATTEMPTS, (row["id"],))]
     return described
 

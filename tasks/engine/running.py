@@ -16,7 +16,7 @@ from huey.utils import SKIPPED, ChordConfig, Error
 from app.errors import PostroomError
 from tasks.engine import claims, jobs, shelf
 from tasks.engine.batches import Batch
-from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.bell import Bell
 from tasks.engine.noting import NotingHuey
 from tasks.engine.outcome import Outcome, words_of
 
@@ -42,7 +42,6 @@ class RunningHuey(NotingHuey):
     ready_bell: Bell
     clock_bell: Bell
     idle_bell: Bell
-    end_calls: EndCalls
     _rules: tuple[int, claims.Rules] | None = None
 
     def rules(self) -> claims.Rules:
@@ -63,14 +62,31 @@ class RunningHuey(NotingHuey):
         """Take the next job for a worker of this instance (a batch task's: several), if there is one."""
         now = self.now()
         # A claim that a power cut undoes leaves the job ready, which is what recovery would make of it.
-        return self.database.write(
+        claimed = self.database.write(
             lambda connection: claims.claim(connection, instance, worker, now, rules), durable=False
         )
+        self._tell_start(claimed)
+        return claimed
 
     def run(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
         """Run the bodies of claimed jobs: several are a batch, whose body is called once."""
-        if len(claimed) == 1:
-            return [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
+        here = self._here
+        here.claimed = claimed
+        try:
+            if len(claimed) > 1:
+                ended = self._run_batch(claimed)
+            else:
+                ended = [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
+        finally:
+            progress, here.claimed, here.progress = here.progress, None, None
+            if progress is not None:
+                progress.close()
+        if progress is not None:
+            for _, outcome in ended:
+                outcome.progress = progress.text
+        return ended
+
+    def _run_batch(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
         batch = self._here.batch = Batch(self, claimed)
         try:
             outcomes = [self._run_one(job, batch.timestamp) for job in claimed]
@@ -87,7 +103,11 @@ class RunningHuey(NotingHuey):
         now = self.now()
 
         def end(connection: sqlite3.Connection) -> tuple[list[bool], list[jobs.ClaimedJob]]:
-            mine = [self._finish_one(connection, job, outcome, now) for job, outcome in ended]
+            endings = [(job, outcome.ending(now, self.ages.result_s)) for job, outcome in ended]
+            mine = jobs.finish(connection, endings, now)
+            for (job, ending), (_, outcome), was_mine in zip(endings, ended, mine, strict=True):
+                if was_mine:
+                    self._follow_end(connection, job, ending, outcome, now)
             return mine, [] if claim_for is None else claims.claim(connection, *claim_for, now, rules)
 
         mine, claimed = self.database.write(end)
@@ -97,6 +117,7 @@ class RunningHuey(NotingHuey):
             else:
                 self._announce(outcome)
             self._tell(job, outcome, rules)
+        self._tell_start(claimed)
         if not claimed:
             self.idle_bell.ring_all()
         return claimed
@@ -136,7 +157,7 @@ class RunningHuey(NotingHuey):
         try:
             task = self._task_of(job)
             self.execute(task, timestamp)
-            if outcome.waited and job.waits >= MAX_WAITS:
+            if outcome.waited and job.waits >= getattr(task, "max_waits", MAX_WAITS):
                 raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
         except BaseException as error:
             # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook that
@@ -162,16 +183,17 @@ class RunningHuey(NotingHuey):
         except Exception:
             log.exception("Job %s cannot be read at all: if it is in a chord, that never fires", job.uuid)
 
-    def _finish_one(
-        self, connection: sqlite3.Connection, job: jobs.ClaimedJob, outcome: Outcome, now: float
-    ) -> bool:
-        ending = outcome.ending(now, self.ages.result_s)
-        mine = jobs.finish(connection, job, ending, now)
-        if mine:
-            self._complete_chord(connection, outcome, now)
-            if ending.state in ("failed", "cancelled"):
-                self._tell_owner(connection, job.uuid, job.task, ending.state, ending.error or "")
-        return mine
+    def _follow_end(
+        self,
+        connection: sqlite3.Connection,
+        job: jobs.ClaimedJob,
+        ending: jobs.Ending,
+        outcome: Outcome,
+        now: float,
+    ) -> None:
+        self._complete_chord(connection, outcome, now)
+        if ending.state in ("failed", "cancelled"):
+            self._tell_owner(connection, job.uuid, job.task, ending.state, ending.error or "")
 
     def _bury(self, connection: sqlite3.Connection, job: jobs.ClaimedJob, now: float) -> Outcome:
         """Put a job that died too often on the shelf, and tell its pipeline and chord."""
@@ -236,6 +258,10 @@ class RunningHuey(NotingHuey):
         for task in (*outcome.announced, outcome.fired_callback):
             if task is not None:
                 self._emit(SIGNAL_ENQUEUED, task)
+
+    def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
+        for job in claimed:
+            self.end_calls.call(job.uuid)
 
     def _tell(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
         """Wake whom a job's end concerns: who waits for it or for what followed, and the workers."""

@@ -110,3 +110,100 @@ def create_queue(tables: Tables) -> None:
         tables.execute(statement)
     for state in STATES:
         tables.execute("INSERT INTO job_counts VALUES (?, 0)", (state,))
+
+
+# One row a task, so that a job's end changes one page for all of its numbers: how many jobs are in each state
+# (kept by triggers), what happened in the present minute, how long its last runs took (both kept by tally.py).
+TASK_COUNTS = """
+CREATE TABLE task_counts (
+    task TEXT PRIMARY KEY,
+    scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled >= 0),
+    ready INTEGER NOT NULL DEFAULT 0 CHECK (ready >= 0),
+    running INTEGER NOT NULL DEFAULT 0 CHECK (running >= 0),
+    done INTEGER NOT NULL DEFAULT 0 CHECK (done >= 0),
+    failed INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
+    cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    minute INTEGER NOT NULL DEFAULT 0,       -- unix time // 60, of the numbers that follow
+    now_enqueued INTEGER NOT NULL DEFAULT 0,
+    now_done INTEGER NOT NULL DEFAULT 0,
+    now_failed INTEGER NOT NULL DEFAULT 0,
+    now_cancelled INTEGER NOT NULL DEFAULT 0,
+    now_wait_ms INTEGER NOT NULL DEFAULT 0,
+    now_run_ms INTEGER NOT NULL DEFAULT 0,
+    now_run_ms_max INTEGER NOT NULL DEFAULT 0,
+    last_run_at REAL NOT NULL DEFAULT 0,
+    last_runs_ms TEXT NOT NULL DEFAULT ''    -- numbers of one width, newest first; too many fall off the end
+) WITHOUT ROWID
+"""
+NUMBERS = (
+    "DROP TRIGGER jobs_inserted",
+    "DROP TRIGGER jobs_moved",
+    "DROP TRIGGER jobs_deleted",
+    "DROP TABLE job_counts",
+    TASK_COUNTS,
+    """INSERT INTO task_counts (task, scheduled, ready, running, done, failed, cancelled)
+        SELECT task, SUM(state = 'scheduled'), SUM(state = 'ready'), SUM(state = 'running'), SUM(state = 'done'),
+            SUM(state = 'failed'), SUM(state = 'cancelled') FROM jobs GROUP BY task""",
+    """CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
+        INSERT INTO task_counts (task, scheduled, ready, running, done, failed, cancelled) VALUES (
+            new.task, new.state = 'scheduled', new.state = 'ready', new.state = 'running', new.state = 'done',
+            new.state = 'failed', new.state = 'cancelled'
+        ) ON CONFLICT (task) DO UPDATE SET scheduled = scheduled + excluded.scheduled,
+            ready = ready + excluded.ready, running = running + excluded.running, done = done + excluded.done,
+            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
+    END""",
+    """CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
+        UPDATE task_counts SET scheduled = scheduled + (new.state = 'scheduled') - (old.state = 'scheduled'),
+            ready = ready + (new.state = 'ready') - (old.state = 'ready'),
+            running = running + (new.state = 'running') - (old.state = 'running'),
+            done = done + (new.state = 'done') - (old.state = 'done'),
+            failed = failed + (new.state = 'failed') - (old.state = 'failed'),
+            cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+        WHERE task = new.task;
+    END""",
+    """CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
+        UPDATE task_counts SET scheduled = scheduled - (old.state = 'scheduled'),
+            ready = ready - (old.state = 'ready'), running = running - (old.state = 'running'),
+            done = done - (old.state = 'done'), failed = failed - (old.state = 'failed'),
+            cancelled = cancelled - (old.state = 'cancelled')
+        WHERE task = old.task;
+    END""",
+    # What happened to a task's jobs in a minute that is over. Times are sums over the runs that ended in it.
+    """CREATE TABLE past_minutes (
+        minute INTEGER NOT NULL,
+        task TEXT NOT NULL,
+        enqueued INTEGER NOT NULL,
+        done INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        cancelled INTEGER NOT NULL,
+        wait_ms INTEGER NOT NULL,
+        run_ms INTEGER NOT NULL,
+        run_ms_max INTEGER NOT NULL,
+        PRIMARY KEY (minute, task)
+    ) WITHOUT ROWID""",
+    # A minute comes twice when the clock is set back.
+    """CREATE TRIGGER minute_over AFTER UPDATE OF minute ON task_counts WHEN old.minute NOT IN (0, new.minute)
+    BEGIN
+        INSERT INTO past_minutes VALUES (
+            old.minute, old.task, old.now_enqueued, old.now_done, old.now_failed, old.now_cancelled,
+            old.now_wait_ms, old.now_run_ms, old.now_run_ms_max
+        ) ON CONFLICT (minute, task) DO UPDATE SET enqueued = enqueued + excluded.enqueued,
+            done = done + excluded.done, failed = failed + excluded.failed,
+            cancelled = cancelled + excluded.cancelled, wait_ms = wait_ms + excluded.wait_ms,
+            run_ms = run_ms + excluded.run_ms, run_ms_max = MAX(run_ms_max, excluded.run_ms_max);
+    END""",
+    """CREATE VIEW job_minutes AS
+        SELECT minute, task, enqueued, done, failed, cancelled, wait_ms, run_ms, run_ms_max FROM past_minutes
+        UNION ALL SELECT minute, task, now_enqueued, now_done, now_failed, now_cancelled, now_wait_ms, now_run_ms,
+            now_run_ms_max FROM task_counts""",
+    # The shelf, newest first: a page of it costs the same however many jobs lie on it.
+    "CREATE INDEX jobs_failed ON jobs (id) WHERE state = 'failed'",
+    "CREATE INDEX jobs_failed_by_task ON jobs (task, id) WHERE state = 'failed'",
+)
+
+
+@migrations()
+def keep_numbers(tables: Tables) -> None:
+    """Count jobs by task, and what happens to them by the minute."""
+    for statement in NUMBERS:
+        tables.execute(statement)

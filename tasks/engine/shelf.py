@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from tasks.engine.tally import Tally, count_end
+from tasks.engine.upkeep import BATCH_ROWS
+
 
 def redrive(
     connection: sqlite3.Connection, now: float, uuid: str | None = None, task: str | None = None
@@ -19,24 +22,41 @@ def redrive(
         " RETURNING uuid, task",
         (now, uuid, task),
     )
-    return [(row["uuid"], row["task"]) for row in rows.fetchall()]
+    redriven, tally = [(row["uuid"], row["task"]) for row in rows.fetchall()], Tally()
+    for _, name in redriven:
+        tally.enqueued(name)
+    tally.write(connection, now)
+    return redriven
 
 
 def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, bytes] | None:
     """Cancel a job that waits and return its task and payload; None when it runs or has ended."""
     rows = connection.execute(
-        "UPDATE jobs SET state = 'cancelled', run_at = NULL, ready_at = NULL, finished_at = ?,"
+        "UPDATE jobs SET state = 'cancelled', run_at = NULL, finished_at = ?,"
         " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled')"
         " RETURNING task, payload",
         (now, uuid),
     ).fetchall()
-    return (rows[0]["task"], rows[0]["payload"]) if rows else None
+    if not rows:
+        return None
+    count_end(connection, rows[0]["task"], "cancelled", now)
+    return rows[0]["task"], rows[0]["payload"]
 
 
 def delete_failed(connection: sqlite3.Connection, uuid: str) -> bool:
     """Take a failed job off the shelf for good."""
     sql = "DELETE FROM jobs WHERE uuid = ? AND state = 'failed'"
     return connection.execute(sql, (uuid,)).rowcount == 1
+
+
+def delete_some_failed(connection: sqlite3.Connection, task: str | None, before: float) -> int:
+    """Take one batch of the jobs (of a task) that failed before a moment off the shelf; return how many."""
+    of_task = "" if task is None else "AND task = :task"
+    sql = (
+        f"DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'failed' {of_task}"
+        " AND finished_at <= :before LIMIT :most)"
+    )
+    return connection.execute(sql, {"task": task, "before": before, "most": BATCH_ROWS}).rowcount
 
 
 def drop(connection: sqlite3.Connection, state: str) -> None:
@@ -60,7 +80,7 @@ def pause(
     connection.execute(sql, (task, reason, until_at))
 
 
-def resume(connection: sqlite3.Connection, task: str, *, only_timed: bool = False) -> bool:
-    """Lift a pause (with `only_timed` not one that somebody must lift by hand); False when there was none."""
-    sql = "DELETE FROM pauses WHERE task = ?" + (" AND until_at NOTNULL" if only_timed else "")
-    return connection.execute(sql, (task,)).rowcount == 1
+def resume(connection: sqlite3.Connection, task: str, reason: str = "") -> bool:
+    """Lift a pause (one whose reason begins with `reason`); False when there was none."""
+    sql = "DELETE FROM pauses WHERE task = ?1 AND substr(reason, 1, length(?2)) = ?2"
+    return connection.execute(sql, (task, reason)).rowcount == 1

@@ -189,8 +189,7 @@ class SqlStorage(BaseStorage):
         return [row["payload"] for row in rows]
 
     def _count(self, state: str) -> int:
-        row = self.database.read_one(queries.COUNT, (state,))
-        return 0 if row is None else int(row["n"])
+        return int(self.database.read(queries.COUNTS)[0][state])
 
 
 class ImmediateStorage(MemoryStorage):

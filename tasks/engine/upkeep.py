@@ -12,6 +12,12 @@ KEEP_DONE_S = 3600.0
 FIRED_CHORD_TTL_S = 7 * 24 * 3600.0
 LOST_CHORD_TTL_S = 365 * 24 * 3600.0
 """A chord waits that long for its last member, which may be scheduled far ahead."""
+KEEP_MINUTES = 25 * 60
+KEEP_MINUTE_ROWS = 50_000
+"""Of the numbers of minutes and tasks; where very many tasks are busy, fewer hours are kept."""
+KEEP_TASK_MINUTES = 62 * 24 * 60
+KEEP_IDLE_TASKS = 1000
+"""Of a task that has no jobs, the numbers stay as long, and of so many at most."""
 VACUUM_PAGES = 250
 
 
@@ -48,7 +54,26 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
         ("DELETE FROM pauses WHERE task IN (SELECT task FROM pauses WHERE until_at < ? LIMIT ?)", now),
     ):
         gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
-    return gone
+    return gone + _delete_numbers(connection, now)
+
+
+def _delete_numbers(connection: sqlite3.Connection, now: float) -> int:
+    """Delete the numbers of minutes long past (or far ahead: the clock was wrong), and of tasks long gone."""
+    present = int(now // 60)
+    gone = connection.execute(
+        "DELETE FROM past_minutes WHERE minute < ?1 OR minute > ?2"
+        " OR minute <= (SELECT minute FROM past_minutes ORDER BY minute DESC LIMIT 1 OFFSET ?3)",
+        (present - KEEP_MINUTES, present + KEEP_MINUTES, KEEP_MINUTE_ROWS),
+    ).rowcount
+    without_jobs = "scheduled + ready + running + done + failed + cancelled = 0"
+    return (
+        gone
+        + connection.execute(
+            f"DELETE FROM task_counts WHERE {without_jobs} AND (minute < ? OR task IN"
+            f" (SELECT task FROM task_counts WHERE {without_jobs} ORDER BY minute DESC LIMIT -1 OFFSET ?))",
+            (present - KEEP_TASK_MINUTES, KEEP_IDLE_TASKS),
+        ).rowcount
+    )
 
 
 def vacuum(connection: sqlite3.Connection) -> bool:
@@ -78,7 +103,7 @@ def _delete_ended(connection: sqlite3.Connection, states: tuple[str, ...], befor
 
 
 def _delete_surplus(connection: sqlite3.Connection, now: float) -> int:
-    done = connection.execute("SELECT n FROM job_counts WHERE state = 'done'").fetchone()[0]
+    done = connection.execute("SELECT IFNULL(SUM(done), 0) FROM task_counts").fetchone()[0]
     surplus = min(done - KEEP_DONE_ROWS, BATCH_ROWS)
     if surplus <= 0:
         return 0

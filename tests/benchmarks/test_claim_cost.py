@@ -62,7 +62,9 @@ def claim_us(rig: Rig, rules: Rules | None = None) -> float:
 
     def finish() -> None:
         job = claimed.pop()
-        assert rig.database.write(lambda connection: jobs.finish(connection, job, Ending("done"), 1.0))
+        assert rig.database.write(
+            lambda connection: jobs.finish(connection, [(job, Ending("done"))], 1.0)
+        ) == [True]
 
     return median_us(lambda: claimed.extend(rig.huey.claim("i1", "Worker-1", rules)), finish)
 

@@ -49,12 +49,12 @@ def test_hung_bodies_are_told_the_process_replaces_itself_and_the_others_go_on(
 
     hold.unlink()
     ask_until(site, "/api/queue", lambda _, queue: queue["counts"]["done"] == OTHERS, within_s=30)
-    seen = [site.get(f"/api/jobs/{uuid}")[1] for uuid in jobs["hung"]]
+    seen = [site.get(f"/api/jobs/{uuid}", as_operator=True)[1] for uuid in jobs["hung"]]
     assert {(job["state"], job["deaths"]) for job in seen} <= {("scheduled", 1), ("ready", 1), ("running", 1)}
     assert not before & pids(site)
 
     ask_until(site, "/api/queue", finished, within_s=120)
-    seen = [site.get(f"/api/jobs/{uuid}")[1] for uuid in jobs["hung"]]
+    seen = [site.get(f"/api/jobs/{uuid}", as_operator=True)[1] for uuid in jobs["hung"]]
     assert [(job["state"], job["deaths"], job["error"]["type"]) for job in seen] == [
         ("failed", 3, "ProcessDiedError")
     ] * THREADS

@@ -35,7 +35,7 @@ def poison(site: Site, how: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run a poison among its neighbours; return how it ended, and how they did."""
     ids = site.post("/api/test/poison", {"how": how, "neighbours": NEIGHBOURS})[1]["ids"]
     ask_until(site, "/api/queue", finished, within_s=60)
-    jobs = [site.get(f"/api/jobs/{uuid}")[1] for uuid in ids]
+    jobs = [site.get(f"/api/jobs/{uuid}", as_operator=True)[1] for uuid in ids]
     (poisonous,) = [job for job in jobs if job["task"].endswith("poison")]
     return poisonous, [job for job in jobs if job is not poisonous]
 

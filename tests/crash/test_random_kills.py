@@ -85,6 +85,7 @@ def test_random_kills_lose_no_job_and_repeat_only_what_ran(tmp_path: Path) -> No
             batches.send_one(site)
         until(site.is_idle, "the end of every job", within_s=30 + JOBS / 50)
         states = dict(site.rows("SELECT uuid, state FROM jobs"))
+        numbers = site.rows("SELECT SUM(enqueued), SUM(done + failed) FROM job_minutes")
         assert site.rows("PRAGMA integrity_check") == [("ok",)]
     starts, ends = site.notes.count("start"), site.notes.count("end")
     shelved = {uuid for uuid, state in states.items() if state == "failed"}
@@ -92,6 +93,7 @@ def test_random_kills_lose_no_job_and_repeat_only_what_ran(tmp_path: Path) -> No
     print(f"interrupted {len(interrupted)}, ran more than once {len(twice)}, shelved {len(shelved)}")
     assert len(batches.accepted) == JOBS // KILLS * KILLS
     assert set(states) == batches.accepted
+    assert numbers == [(len(states), len(states))]  # nothing is counted that was not kept, or twice
     assert set(states.values()) <= {"done", "failed"}
     assert batches.accepted - shelved <= set(ends)
     assert all(interrupted[uuid] >= 3 for uuid in shelved)  # three deaths, and its reason in view
