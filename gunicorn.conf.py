@@ -113,8 +113,8 @@ def post_worker_init(worker):
     except PostroomError as error:
         log.error("The site cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the arbiter gives up
-    if worker.age == 1:  # the first, not one after a reload
-        _say_what_does_not_hold()
+    if worker.age == 1:  # the first, not one after a reload; it tries the disk, and nobody waits for that
+        threading.Thread(target=_say_what_does_not_hold, name="Doctor", daemon=True).start()
     if not settings.production:
         threading.Thread(target=_reload_on_edit, args=(worker,), name="Reloader", daemon=True).start()
 

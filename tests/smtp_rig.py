@@ -14,7 +14,7 @@ from tests.certificates import server_context
 from tests.smtp_sink import SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
-SHORT = Limits(connect_s=2, command_s=2, block_s=2, dot_s=2, reset_s=0.5, quit_s=0.5)
+PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
 """The two ways of encryption."""
 
@@ -25,7 +25,7 @@ def make_sink(security: Security, context: ssl.SSLContext | None = None, **optio
 
 
 def converse(
-    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = PATIENT
 ) -> Reply:
     """Give a server a message; return its yes."""
     with Conversation(Server("127.0.0.1", port, security, credentials), limits) as conversation:
@@ -34,7 +34,7 @@ def converse(
 
 
 def refusal(
-    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = SHORT
+    port: int, security: Security, credentials: Credentials | None = None, limits: Limits = PATIENT
 ) -> Reply:
     """Return why the conversation does not come about; it is always the lane's fault."""
     with pytest.raises(NotSentError) as caught:

@@ -89,6 +89,11 @@ class SmtpSink:
         """Give this reply, the next `times` times, to a command (or at "connect", as the greeting)."""
         self._answers[stage].extend([reply] * times)
 
+    @property
+    def will_be_silent(self) -> bool:
+        """Say whether some command will get no answer."""
+        return any(SILENCE in answers for answers in self._answers.values())
+
     def wait_for(self, count: int, timeout_s: float = 10) -> bool:
         """Return whether `count` messages have come in time."""
         with self._changed:

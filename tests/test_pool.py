@@ -14,7 +14,9 @@ from app.mail.smtp_exchange import Limits, Server
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
+PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
+"""For servers that are silent; others may take their time on a busy machine."""
 GREETED = ["ehlo"]
 MAILED = ["mail", "rcpt", "data"]
 
@@ -40,14 +42,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pool(sink: SmtpSink, clock: Clock) -> Iterator[Pool]:
-    pool = Pool(lambda: connect(sink), clock=clock)
+def pool(request: pytest.FixtureRequest, sink: SmtpSink, clock: Clock) -> Iterator[Pool]:
+    limits = SHORT if SILENCE in request.node.name else PATIENT
+    pool = Pool(lambda: connect(sink, limits), clock=clock)
     yield pool
     pool.close()
 
 
-def connect(sink: SmtpSink) -> Conversation:
-    conversation = Conversation(Server("127.0.0.1", sink.port, "plain"), SHORT)
+def connect(sink: SmtpSink, limits: Limits = PATIENT) -> Conversation:
+    conversation = Conversation(Server("127.0.0.1", sink.port, "plain"), limits)
     conversation.open()
     return conversation
 

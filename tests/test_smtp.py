@@ -14,7 +14,9 @@ from tests.misbehaving_server import Line, MisbehavingServer
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 MESSAGE = b"Subject: Soup\r\n\r\n.dots\r\n..\r\nend\r\n"
+PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
+"""For servers that are silent; others may take their time on a busy machine."""
 BEFORE_THE_DOT = ("connect", "ehlo", "mail", "rcpt", "data")
 
 
@@ -25,7 +27,8 @@ def sink() -> Iterator[SmtpSink]:
 
 
 def connection_to(sink: SmtpSink) -> Conversation:
-    return Conversation(Server("127.0.0.1", sink.port, "plain"), SHORT)
+    limits = SHORT if sink.will_be_silent else PATIENT
+    return Conversation(Server("127.0.0.1", sink.port, "plain"), limits)
 
 
 def give(conversation: Conversation, message: bytes = MESSAGE) -> Reply:
@@ -86,14 +89,14 @@ def test_nobody_listening_is_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(NotSentError, match=rf"at connect: .*refused.* \(127\.0\.0\.1:{port}\)") as caught:
-        Conversation(Server("127.0.0.1", port, "plain"), SHORT).open()
+        Conversation(Server("127.0.0.1", port, "plain"), PATIENT).open()
     assert caught.value.verdict is Verdict.LANE
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example"])
 def test_a_host_that_does_not_exist_is_not_sent(host: str) -> None:
     with pytest.raises(NotSentError, match=f"at connect: .*{host}") as caught:
-        Conversation(Server(host, 25, "plain"), SHORT).open()
+        Conversation(Server(host, 25, "plain"), PATIENT).open()
     assert caught.value.verdict is Verdict.LANE
 
 
@@ -238,7 +241,7 @@ def test_a_server_without_ehlo_is_greeted_the_old_way() -> None:
         line.say("250 kept")
 
     with MisbehavingServer(be_old) as server:
-        with Conversation(Server("127.0.0.1", server.port, "plain"), SHORT) as conversation:
+        with Conversation(Server("127.0.0.1", server.port, "plain"), PATIENT) as conversation:
             assert give(conversation).code == 250
         said = [text.split()[0] for text in server.heard()]
     assert said[:3] == ["ehlo", "helo", "MAIL"]
@@ -252,6 +255,6 @@ def test_a_server_that_wants_no_greeting_at_all_is_not_sent() -> None:
             line.say("554 5.7.1 not you")
 
     with MisbehavingServer(refuse) as server, pytest.raises(NotSentError) as caught:
-        Conversation(Server("127.0.0.1", server.port, "plain"), SHORT).open()
+        Conversation(Server("127.0.0.1", server.port, "plain"), PATIENT).open()
     assert str(caught.value.reply) == "at ehlo: 554 5.7.1 not you"
     assert caught.value.verdict is Verdict.LANE

@@ -15,21 +15,23 @@ from app.mail.smtp_exchange import Limits, Server
 from tests.misbehaving_server import Line, MisbehavingServer
 
 MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
+PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
+"""For servers that are silent; others may take their time on a busy machine."""
 STAGES = ("connect", "ehlo", "mail", "rcpt", "data", "dot")
 
 
-def connection_to(server: MisbehavingServer, limits: Limits = SHORT) -> Conversation:
+def connection_to(server: MisbehavingServer, limits: Limits = PATIENT) -> Conversation:
     return Conversation(Server("127.0.0.1", server.port, "plain"), limits)
 
 
-def converse(server: MisbehavingServer, limits: Limits = SHORT, message: bytes = MESSAGE) -> Reply:
+def converse(server: MisbehavingServer, limits: Limits = PATIENT, message: bytes = MESSAGE) -> Reply:
     with connection_to(server, limits) as conversation:
         conversation.offer("post@example.com", "cleo@example.com", message)
         return conversation.finish()
 
 
-def outcome(scene: Callable[[Line], None], limits: Limits = SHORT) -> NotSentError | UnknownOutcomeError:
+def outcome(scene: Callable[[Line], None], limits: Limits = PATIENT) -> NotSentError | UnknownOutcomeError:
     with MisbehavingServer(scene) as server, pytest.raises((NotSentError, UnknownOutcomeError)) as caught:
         converse(server, limits)
     assert isinstance(caught.value, NotSentError | UnknownOutcomeError)
@@ -48,7 +50,7 @@ def test_a_server_that_dribbles_is_not_listened_to_for_ever(stage: str) -> None:
             line.send(b"x")
             line.wait(0.05)  # much less than the limit, which is one for the whole answer
 
-    error = outcome(dribble)
+    error = outcome(dribble, SHORT)
     assert (error.reply.stage, error.reply.code) == (stage, None)
     assert "timed out" in error.reply.words
     assert isinstance(error, UnknownOutcomeError) == (stage == "dot")
@@ -127,7 +129,7 @@ def test_a_late_answer_to_the_dot_leaves_the_outcome_unknown(accepted: bool) -> 
         line.wait_for_goodbye()
         line.say("250 2.0.0 kept" if accepted else "550 no")
 
-    error = outcome(come_late, replace(SHORT, dot_s=0.05))
+    error = outcome(come_late, replace(PATIENT, dot_s=0.05))
     assert isinstance(error, UnknownOutcomeError)
     assert "nothing for 0.05 s: timed out" in error.reply.words
 
@@ -244,7 +246,7 @@ def test_a_server_that_stops_reading_does_not_hold_the_message_for_ever() -> Non
         line.stopping.wait()
 
     with MisbehavingServer(stop_reading) as server, pytest.raises(NotSentError) as caught:
-        converse(server, replace(SHORT, block_s=0.1), b"x" * 50_000_000)
+        converse(server, replace(PATIENT, block_s=0.1), b"x" * 50_000_000)
     assert caught.value.reply.stage == "data"
     assert "timed out" in caught.value.reply.words
 
@@ -257,7 +259,7 @@ def test_all_blocks_together_have_a_limit() -> None:
             line.wait(0.001)
 
     with MisbehavingServer(read_slowly) as server, pytest.raises(NotSentError, match="timed out"):
-        converse(server, replace(SHORT, message_s=0.2), b"x" * 50_000_000)
+        converse(server, replace(PATIENT, message_s=0.2), b"x" * 50_000_000)
 
 
 def test_the_reason_for_not_reading_on_is_told() -> None:
@@ -268,5 +270,5 @@ def test_the_reason_for_not_reading_on_is_told() -> None:
         line.stopping.wait()
 
     with MisbehavingServer(refuse) as server, pytest.raises(NotSentError) as caught:
-        converse(server, replace(SHORT, block_s=0.1), b"x" * 50_000_000)
+        converse(server, replace(PATIENT, block_s=0.1), b"x" * 50_000_000)
     assert caught.value.reply == Reply("data", 552, "5.3.4", "enough")

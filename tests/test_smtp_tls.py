@@ -14,7 +14,7 @@ from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Security, Server
 from tests.certificates import AUTHORITY, self_signed_context, server_context, trust_authority
 from tests.misbehaving_server import Line, MisbehavingServer
-from tests.smtp_rig import BOTH, MESSAGE, SHORT, converse, make_sink, refusal
+from tests.smtp_rig import BOTH, MESSAGE, PATIENT, converse, make_sink, refusal
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 GIVEN = Credentials("cleo", "secret")
@@ -147,7 +147,7 @@ def test_a_handshake_has_a_limit(hang_up: bool) -> None:
 def test_messages_of_any_size_go_through_tls(security: Security) -> None:
     message = b"Subject: Soup\r\n\r\n" + b".0123456789 and more\r\n" * 50_000
     with make_sink(security) as sink:
-        with Conversation(Server("127.0.0.1", sink.port, security), SHORT) as conversation:
+        with Conversation(Server("127.0.0.1", sink.port, security), PATIENT) as conversation:
             for _ in range(2):
                 conversation.offer("post@example.com", "cleo@example.com", message)
                 conversation.finish()
@@ -171,7 +171,10 @@ def test_dot_the_system_does_not_take_under_tls_is_an_unknown_outcome(
     def fail(sock: ssl.SSLSocket, *given: object) -> int:
         raise BrokenPipeError("in the middle of a record")
 
-    with make_sink("tls") as sink, Conversation(Server("127.0.0.1", sink.port, "tls"), SHORT) as conversation:
+    with (
+        make_sink("tls") as sink,
+        Conversation(Server("127.0.0.1", sink.port, "tls"), PATIENT) as conversation,
+    ):
         conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
         monkeypatch.setattr(ssl.SSLSocket, "send", fail)
         with pytest.raises(UnknownOutcomeError) as caught:
@@ -181,7 +184,10 @@ def test_dot_the_system_does_not_take_under_tls_is_an_unknown_outcome(
 
 @pytest.mark.usefixtures("trusted")
 def test_hanging_up_before_the_dot_under_tls_is_not_sent() -> None:
-    with make_sink("tls") as sink, Conversation(Server("127.0.0.1", sink.port, "tls"), SHORT) as conversation:
+    with (
+        make_sink("tls") as sink,
+        Conversation(Server("127.0.0.1", sink.port, "tls"), PATIENT) as conversation,
+    ):
         conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
         sink.stop()
         with pytest.raises(NotSentError) as caught:
@@ -194,6 +200,6 @@ def test_an_injected_context_replaces_the_systems_authorities() -> None:
     AUTHORITY.configure_trust(context)
     with make_sink("tls") as sink:
         server = Server("127.0.0.1", sink.port, "tls", context=context)
-        with Conversation(server, SHORT) as conversation:
+        with Conversation(server, PATIENT) as conversation:
             conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
             assert conversation.finish().code == 250

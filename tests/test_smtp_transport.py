@@ -25,7 +25,7 @@ from tests.certificates import server_context, trust_authority
 from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
 
 SOURCE = b"Subject: Soup\r\n\r\nHello\r\n"
-SHORT = Limits(connect_s=1, command_s=1, dot_s=0.5, quit_s=0.2)
+PATIENT = Limits(connect_s=20, command_s=20, dot_s=20, quit_s=0.2)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def sink() -> Iterator[SmtpSink]:
 
 @pytest.fixture
 def transport(sink: SmtpSink) -> Iterator[SmtpTransport]:
-    transport = SmtpTransport(sink.url, "post@example.com", SHORT)
+    transport = SmtpTransport(sink.url, "post@example.com", PATIENT)
     yield transport
     transport.close()
 
@@ -186,7 +186,7 @@ def test_row_says_sending_when_nobody_knows(sink: SmtpSink, transport: SmtpTrans
 @pytest.mark.usefixtures("app")
 def test_the_server_is_greeted_with_the_senders_domain(sink: SmtpSink) -> None:
     for sender in ("post@books.example.com", "postroom@localhost"):
-        transport = SmtpTransport(sink.url, sender, SHORT)
+        transport = SmtpTransport(sink.url, sender, PATIENT)
         transport.deliver(add(sender))
         transport.close()
     assert [line for line in sink.commands if line.startswith("ehlo")] == [
@@ -213,7 +213,7 @@ def test_mail_goes_encrypted_with_the_password_of_the_url(
 
     monkeypatch.setattr(ssl, "create_default_context", count)
     with SmtpSink(tls=server_context(), implicit=implicit, credentials=("clé@b", "p/ä:s@s")) as sink:
-        transport = SmtpTransport(sink.url, "post@example.com", SHORT)
+        transport = SmtpTransport(sink.url, "post@example.com", PATIENT)
         sink.answer("dot", "250 2.0.0 kept\r\n421 closing")
         for number in range(2):
             transport.deliver(add(f"reader{number}@example.com"))

@@ -14,10 +14,10 @@ from huey import chord
 from huey.exceptions import RetryTask
 
 from app.database import Database
-from tasks.engine import jobs, stats
+from tasks.engine import stats
 from tasks.engine.jobs import Ending, NewJob
-from tasks.engine.schema import create_queue, migrations
-from tasks.engine.tally import LAST_RUNS, RUN_MS_MOST, Tally
+from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST, create_queue, migrations
+from tests import queue_rig
 from tests.engine_rig import Rig, rig_in
 from tests.queue_rig import Queue, queue_in
 from tests.still_clock import NOW, stop_the_clock
@@ -229,10 +229,9 @@ def test_a_batch_whose_jobs_run_again_is_a_run_and_no_end(rig: Rig) -> None:
 
 
 def test_the_last_twenty_runs_are_kept_the_oldest_first(queue: Queue) -> None:
+    queue.insert(*(f"job {number}" for number in range(LAST_RUNS + 5)))
     for number in range(LAST_RUNS + 5):
-        tally = Tally()
-        tally.ran("t", number)
-        queue.database.write(lambda c, tally=tally: tally.write(c, NOW))
+        assert queue.finish(queue.claim_one(), Ending("done"), queue_rig.NOW + number)
     (task,) = stats.gather(queue.database, NOW, 60)["tasks"]
     assert task["recent_run_ms"] == [number * 1000 for number in range(5, LAST_RUNS + 5)]
 
@@ -344,25 +343,6 @@ def test_of_very_many_tasks_the_busiest_are_told(queue: Queue) -> None:
 
 
 # What it costs
-
-
-def writes_of_numbers(queue: Queue, names: list[str]) -> int:
-    """Insert a job by each name, of the task that its first letter names; return how often numbers are written."""
-    new, statements = [NewJob(name, name[0], b"{}") for name in names], []
-
-    def insert(connection: sqlite3.Connection) -> None:
-        connection.set_trace_callback(statements.append)
-        jobs.insert(connection, new, NOW)
-        connection.set_trace_callback(None)
-
-    queue.database.write(insert)
-    return sum("now_enqueued" in one and not one.startswith("--") for one in statements)  # "--": a trigger's
-
-
-def test_the_numbers_of_many_jobs_are_written_as_those_of_one(queue: Queue) -> None:
-    one_each = writes_of_numbers(queue, ["a", "b"])
-    many = [f"{task} {number}" for task in "ab" for number in range(50)]
-    assert writes_of_numbers(queue, many) == one_each > 0
 
 
 def test_enqueue_and_end_are_still_one_commit_each(rig: Rig, give: Any) -> None:

@@ -88,7 +88,7 @@ def _take(
 ) -> list[ClaimedJob]:
     rows = connection.execute(
         "UPDATE jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
-        f" instance = ?, worker = ?, started_at = ? WHERE id IN ({chosen}) RETURNING {CLAIMED}",
+        f" instance = ?, worker = ?, started_at = ?, run_ms = NULL WHERE id IN ({chosen}) RETURNING {CLAIMED}",
         (instance, worker, now, *parameters),
     ).fetchall()
     return [ClaimedJob(*row) for row in sorted(rows, key=lambda row: row["id"])]

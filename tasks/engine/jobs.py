@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.errors import QueueFullError
-from tasks.engine.tally import Tally, count_end
+from tasks.engine.schema import RUN_MS_MOST
 
 MAX_DEATHS = 3
 ENDED = ("done", "failed", "cancelled")
@@ -104,20 +104,18 @@ def insert(
 
     Raises: QueueFullError when `max_pending` is given and they would not fit.
     """
-    inserted, tally = 0, Tally()
+    inserted = 0
     for job in new_jobs:
         if _insert_one(connection, job, now) or (
             _forget_ended(connection, job.uuid) and _insert_one(connection, job, now)
         ):
             inserted += 1
-            tally.enqueued(job.task)
     # Checked last, when it is known how many are new; the error takes them all back.
     if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
         raise QueueFullError(
             f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
             f"({max_pending}): try again later, or raise it"
         )
-    tally.write(connection, now)
 
 
 def pending_count(connection: sqlite3.Connection) -> int:
@@ -150,35 +148,31 @@ def _forget_ended(connection: sqlite3.Connection, uuid: str) -> bool:
 def finish(
     connection: sqlite3.Connection, call: Sequence[tuple[ClaimedJob, Ending]], now: float
 ) -> list[bool]:
-    """End the claims of one call of a body: a job, or a batch of them.
+    """End the claims of one call of a body: a job, or a batch of them, the first of which stands for the run.
 
     Returns: False (and nothing is written) for each that another owner has by now.
     """
-    tally, mine = Tally(), []
+    mine: list[bool] = []
     for job, ending in call:
-        is_mine = _finish_one(connection, job, ending, now)
-        mine.append(is_mine)
-        if is_mine:
-            tally.ended(job.task, ending.state)
-            tally.waited(job.task, job.started_at - (job.ready_at or job.started_at))
-    if any(mine):
-        tally.ran(call[0][0].task, now - call[0][0].started_at)  # once: a batch is one run
-    tally.write(connection, now)
+        mine.append(_finish_one(connection, job, ending, now, is_run=True not in mine))
     return mine
 
 
-def _finish_one(connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now: float) -> bool:
+def _finish_one(
+    connection: sqlite3.Connection, job: ClaimedJob, ending: Ending, now: float, is_run: bool
+) -> bool:
     ended = ending.state in ENDED
+    run_ms = min(max(round((now - job.started_at) * 1000), 0), RUN_MS_MOST) if is_run else None
     cursor = connection.execute(
         "UPDATE jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
         " progress = IFNULL(?, progress), retries = ?, retry_delay = ?, attempt = attempt - ?,"
-        " waits = waits + ?, alone = alone OR ?, instance = NULL, worker = NULL"
+        " waits = waits + ?, alone = alone OR ?, run_ms = ?, instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
         (
             ending.state, ending.run_at, job.ready_at if ended else now if ending.state == "ready" else None,
             now if ended else None, ending.result,
             ending.error if ending.state in ("failed", "cancelled") else None, ending.progress,
-            ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone,
+            ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone, run_ms,
             job.id, job.claim,
         ),
     )  # fmt: skip
@@ -273,13 +267,11 @@ def shelve(
     connection: sqlite3.Connection, uuid: str, error: str, now: float, result: bytes | None = None
 ) -> None:
     """Put a job that waits on the shelf, with the reason."""
-    shelved = connection.execute(
+    connection.execute(
         "UPDATE jobs SET state = 'failed', run_at = NULL, finished_at = ?, error = ?, result = ?"
-        " WHERE uuid = ? AND state IN ('ready', 'scheduled') RETURNING task",
+        " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
         (now, error, result, uuid),
-    ).fetchall()
-    for row in shelved:
-        count_end(connection, row["task"], "failed", now)
+    )
 
 
 def is_live(connection: sqlite3.Connection, task: str) -> bool:

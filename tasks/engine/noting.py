@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -36,8 +36,6 @@ class _Here(threading.local):
     gathered: list[jobs.NewJob] | None = None
     gathers_in_transaction = False
     batch: Batch | None = None
-    claimed: Sequence[jobs.ClaimedJob] | None = None
-    progress: Progress | None = None
     body_depth = 0
 
 
@@ -85,10 +83,13 @@ class NotingHuey(Huey):
         job, as in a test that calls the body itself, it only checks the values.
         Raises: InvalidInputError for what is no number, negative, NaN or infinite.
         """
-        text, here = as_text(done, total, note), self._here
-        if here.claimed is not None:
-            here.progress = here.progress or Progress(self.database, self.end_calls, here.claimed)
-            here.progress.report(text)
+        text, outcome, batch = as_text(done, total, note), self._here.outcome, self._here.batch
+        if outcome is None or outcome.job is None:
+            return
+        if outcome.reporter is None:
+            claimed = [outcome.job] if batch is None else batch.claimed
+            outcome.reporter = Progress(self.database, self.end_calls, claimed)
+        outcome.reporter.report(text)
 
     def refuse_to_wait(self) -> None:
         """Raise DeadlockError where waiting for a job's result could never end."""

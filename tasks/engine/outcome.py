@@ -8,7 +8,8 @@ from typing import Any
 from huey import signals
 from huey.exceptions import RateLimitExceeded, RetryTask
 
-from tasks.engine.jobs import ChordPart, Ending, NewJob
+from tasks.engine.jobs import ChordPart, ClaimedJob, Ending, NewJob
+from tasks.engine.progress import Progress, storable
 
 ENDED_BY_SIGNAL = {
     signals.SIGNAL_COMPLETE: "done",
@@ -35,21 +36,18 @@ def words_of(error: BaseException) -> str:
     return storable(f"{type(error).__name__}: {said}"[:MAX_ERROR_CHARS])
 
 
-def storable(text: str) -> str:
-    """Replace what SQLite cannot keep as text: halves of surrogate pairs."""
-    return text.encode("utf-8", "replace").decode()
-
-
 @dataclass(slots=True)
 class Outcome:
     """The notes of one job on one worker thread."""
 
     uuid: str
+    job: ClaimedJob | None = None
     in_body: bool = False
     state: str = "failed"
     reason: str = "Failed: it ended without saying how"
     exception: BaseException | None = None
     traceback: str | None = None
+    reporter: Progress | None = None
     progress: str | None = None
     result: bytes | None = None
     run_at: float | None = None

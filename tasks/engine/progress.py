@@ -14,7 +14,6 @@ from app.database import Database
 from app.errors import InvalidInputError, PostroomError
 from tasks.engine.bell import EndCalls
 from tasks.engine.jobs import ClaimedJob
-from tasks.engine.outcome import storable
 
 log = logging.getLogger("postroom.queue")
 
@@ -47,6 +46,11 @@ def as_text(done: float, total: float, note: str = "") -> str:
     )
 
 
+def storable(text: str) -> str:
+    """Replace what SQLite cannot keep as text: halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Progress:
     """The progress of one call of a body: of its job, or of all jobs of its batch."""
 
@@ -70,12 +74,13 @@ class Progress:
             self._saved_at = time.monotonic()
         self._save()
 
-    def close(self) -> None:
-        """Write no more: what was reported last goes with the job's end."""
+    def close(self) -> str | None:
+        """Write no more, and return what was reported last: it goes with the job's end."""
         with self._lock:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
+            return self.text
 
     def _save_in(self, seconds: float) -> None:
         if self._timer is None and not self._closed:

@@ -87,7 +87,7 @@ SELECT uuid AS key, result AS value FROM jobs WHERE result IS NOT NULL
 UNION ALL SELECT key, value FROM huey_data
 """
 
-# The numbers, as tally.py and the triggers keep them. Nothing here reads a job.
+# The numbers, as triggers keep them. Nothing here reads a job.
 MINUTES = """
 SELECT minute, SUM(enqueued) AS enqueued, SUM(done) AS done, SUM(failed) AS failed, SUM(cancelled) AS cancelled,
     SUM(wait_ms) AS wait_ms, SUM(run_ms) AS run_ms

@@ -70,30 +70,16 @@ class RunningHuey(NotingHuey):
 
     def run(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
         """Run the bodies of claimed jobs: several are a batch, whose body is called once."""
-        here = self._here
-        here.claimed = claimed
-        try:
-            if len(claimed) > 1:
-                ended = self._run_batch(claimed)
-            else:
-                ended = [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
-        finally:
-            progress, here.claimed, here.progress = here.progress, None, None
-            if progress is not None:
-                progress.close()
-        if progress is not None:
-            for _, outcome in ended:
-                outcome.progress = progress.text
-        return ended
-
-    def _run_batch(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
+        if len(claimed) == 1:
+            return [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
         batch = self._here.batch = Batch(self, claimed)
         try:
             outcomes = [self._run_one(job, batch.timestamp) for job in claimed]
         finally:
             self._here.batch = None
+        progress = next((outcome.progress for outcome in outcomes if outcome.progress), None)
         for outcome in outcomes:
-            outcome.alone = outcome.uuid in batch.alone
+            outcome.alone, outcome.progress = outcome.uuid in batch.alone, progress
         return list(zip(claimed, outcomes, strict=True))
 
     def finish(
@@ -152,7 +138,7 @@ class RunningHuey(NotingHuey):
         return outcome
 
     def _run_one(self, job: jobs.ClaimedJob, timestamp: dt.datetime) -> Outcome:
-        outcome = self._here.outcome = Outcome(job.uuid)
+        outcome = self._here.outcome = Outcome(job.uuid, job)
         task = None
         try:
             task = self._task_of(job)
@@ -168,6 +154,8 @@ class RunningHuey(NotingHuey):
                 self._report_unread(job, error)
         finally:
             self._here.outcome = None
+            if outcome.reporter is not None:
+                outcome.progress = outcome.reporter.close()
         return outcome
 
     def _report_unread(self, job: jobs.ClaimedJob, error: BaseException) -> None:

@@ -112,17 +112,18 @@ def create_queue(tables: Tables) -> None:
         tables.execute("INSERT INTO job_counts VALUES (?, 0)", (state,))
 
 
-# One row a task, so that a job's end changes one page for all of its numbers: how many jobs are in each state
-# (kept by triggers), what happened in the present minute, how long its last runs took (both kept by tally.py).
+# One row a task, so that a job's end changes one page for all of its numbers: how many jobs are in each state, what
+# happened in the present minute (or the last one in which anything did), how long its last runs took. Triggers keep
+# them, in the statement that they count: so they are exact, and survive kills.
 TASK_COUNTS = """
 CREATE TABLE task_counts (
     task TEXT PRIMARY KEY,
-    scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled >= 0),
-    ready INTEGER NOT NULL DEFAULT 0 CHECK (ready >= 0),
-    running INTEGER NOT NULL DEFAULT 0 CHECK (running >= 0),
-    done INTEGER NOT NULL DEFAULT 0 CHECK (done >= 0),
-    failed INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
-    cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    scheduled INTEGER NOT NULL DEFAULT 0,
+    ready INTEGER NOT NULL DEFAULT 0,
+    running INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
     minute INTEGER NOT NULL DEFAULT 0,       -- unix time // 60, of the numbers that follow
     now_enqueued INTEGER NOT NULL DEFAULT 0,
     now_done INTEGER NOT NULL DEFAULT 0,
@@ -135,30 +136,62 @@ CREATE TABLE task_counts (
     last_runs_ms TEXT NOT NULL DEFAULT ''    -- numbers of one width, newest first; too many fall off the end
 ) WITHOUT ROWID
 """
+LAST_RUNS = 20
+RUN_MS_MOST = 999_999_999
+"""What fits into the width of a number in last_runs_ms: eleven days."""
+
 NUMBERS = (
     "DROP TRIGGER jobs_inserted",
     "DROP TRIGGER jobs_moved",
     "DROP TRIGGER jobs_deleted",
     "DROP TABLE job_counts",
+    # How long the run took that has just ended. NULL: it runs, its process died, or it was in a batch, whose run is
+    # that of another job.
+    "ALTER TABLE jobs ADD COLUMN run_ms INTEGER",
     TASK_COUNTS,
     """INSERT INTO task_counts (task, scheduled, ready, running, done, failed, cancelled)
         SELECT task, SUM(state = 'scheduled'), SUM(state = 'ready'), SUM(state = 'running'), SUM(state = 'done'),
             SUM(state = 'failed'), SUM(state = 'cancelled') FROM jobs GROUP BY task""",
     """CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
-        INSERT INTO task_counts (task, scheduled, ready, running, done, failed, cancelled) VALUES (
+        INSERT INTO task_counts (task, scheduled, ready, running, done, failed, cancelled, minute, now_enqueued)
+        VALUES (
             new.task, new.state = 'scheduled', new.state = 'ready', new.state = 'running', new.state = 'done',
-            new.state = 'failed', new.state = 'cancelled'
+            new.state = 'failed', new.state = 'cancelled', CAST(new.enqueued_at / 60 AS INTEGER), 1
         ) ON CONFLICT (task) DO UPDATE SET scheduled = scheduled + excluded.scheduled,
             ready = ready + excluded.ready, running = running + excluded.running, done = done + excluded.done,
-            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
+            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled,
+            minute = excluded.minute, now_enqueued = now_enqueued + 1;
     END""",
-    """CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
+    # What ends is counted, what comes back from the shelf comes in again, what runs again later does neither; the
+    # time of every run that has ended is.
+    f"""CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
         UPDATE task_counts SET scheduled = scheduled + (new.state = 'scheduled') - (old.state = 'scheduled'),
             ready = ready + (new.state = 'ready') - (old.state = 'ready'),
             running = running + (new.state = 'running') - (old.state = 'running'),
             done = done + (new.state = 'done') - (old.state = 'done'),
             failed = failed + (new.state = 'failed') - (old.state = 'failed'),
-            cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+            cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled'),
+            minute = IFNULL(CAST(CASE
+                WHEN new.finished_at NOTNULL THEN new.finished_at
+                WHEN old.finished_at NOTNULL THEN new.ready_at
+                WHEN old.state = 'running' THEN new.started_at + new.run_ms / 1000.0 END / 60 AS INTEGER), minute),
+            now_enqueued = now_enqueued + (old.finished_at NOTNULL),
+            now_done = now_done + (new.state = 'done'),
+            now_failed = now_failed + (new.state = 'failed'),
+            now_cancelled = now_cancelled + (new.state = 'cancelled'),
+            now_wait_ms = now_wait_ms + IIF(
+                old.state = 'running' AND (new.run_ms NOTNULL OR new.finished_at NOTNULL),
+                MAX(0, CAST(1000 * (new.started_at - old.ready_at) AS INTEGER)), 0
+            ),
+            now_run_ms = now_run_ms + IIF(old.state = 'running', IFNULL(new.run_ms, 0), 0),
+            now_run_ms_max = MAX(now_run_ms_max, IIF(old.state = 'running', IFNULL(new.run_ms, 0), 0)),
+            last_run_at = IIF(
+                old.state = 'running' AND new.run_ms NOTNULL, new.started_at + new.run_ms / 1000.0, last_run_at
+            ),
+            last_runs_ms = IIF(
+                old.state = 'running' AND new.run_ms NOTNULL,
+                substr(printf('%9d,', new.run_ms) || last_runs_ms, 1, {10 * LAST_RUNS}), last_runs_ms
+            )
         WHERE task = new.task;
     END""",
     """CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
@@ -181,16 +214,20 @@ NUMBERS = (
         run_ms_max INTEGER NOT NULL,
         PRIMARY KEY (minute, task)
     ) WITHOUT ROWID""",
-    # A minute comes twice when the clock is set back.
-    """CREATE TRIGGER minute_over AFTER UPDATE OF minute ON task_counts WHEN old.minute NOT IN (0, new.minute)
-    BEGIN
-        INSERT INTO past_minutes VALUES (
-            old.minute, old.task, old.now_enqueued, old.now_done, old.now_failed, old.now_cancelled,
-            old.now_wait_ms, old.now_run_ms, old.now_run_ms_max
-        ) ON CONFLICT (minute, task) DO UPDATE SET enqueued = enqueued + excluded.enqueued,
+    # The numbers of the minute that is over are put by; what has just been added to them stays. A minute comes
+    # twice when the clock is set back.
+    """CREATE TRIGGER minute_over AFTER UPDATE OF minute ON task_counts WHEN old.minute <> new.minute BEGIN
+        INSERT INTO past_minutes SELECT old.minute, old.task, old.now_enqueued, old.now_done, old.now_failed,
+            old.now_cancelled, old.now_wait_ms, old.now_run_ms, old.now_run_ms_max WHERE old.minute > 0
+        ON CONFLICT (minute, task) DO UPDATE SET enqueued = enqueued + excluded.enqueued,
             done = done + excluded.done, failed = failed + excluded.failed,
             cancelled = cancelled + excluded.cancelled, wait_ms = wait_ms + excluded.wait_ms,
             run_ms = run_ms + excluded.run_ms, run_ms_max = MAX(run_ms_max, excluded.run_ms_max);
+        UPDATE task_counts SET now_enqueued = now_enqueued - old.now_enqueued,
+            now_done = now_done - old.now_done, now_failed = now_failed - old.now_failed,
+            now_cancelled = now_cancelled - old.now_cancelled, now_wait_ms = now_wait_ms - old.now_wait_ms,
+            now_run_ms = now_run_ms - old.now_run_ms, now_run_ms_max = now_run_ms - old.now_run_ms
+        WHERE task = new.task;
     END""",
     """CREATE VIEW job_minutes AS
         SELECT minute, task, enqueued, done, failed, cancelled, wait_ms, run_ms, run_ms_max FROM past_minutes

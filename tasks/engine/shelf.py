@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-from tasks.engine.tally import Tally, count_end
 from tasks.engine.upkeep import BATCH_ROWS
 
 
@@ -22,11 +21,7 @@ def redrive(
         " RETURNING uuid, task",
         (now, uuid, task),
     )
-    redriven, tally = [(row["uuid"], row["task"]) for row in rows.fetchall()], Tally()
-    for _, name in redriven:
-        tally.enqueued(name)
-    tally.write(connection, now)
-    return redriven
+    return [(row["uuid"], row["task"]) for row in rows.fetchall()]
 
 
 def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, bytes] | None:
@@ -37,10 +32,7 @@ def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, 
         " RETURNING task, payload",
         (now, uuid),
     ).fetchall()
-    if not rows:
-        return None
-    count_end(connection, rows[0]["task"], "cancelled", now)
-    return rows[0]["task"], rows[0]["payload"]
+    return (rows[0]["task"], rows[0]["payload"]) if rows else None
 
 
 def delete_failed(connection: sqlite3.Connection, uuid: str) -> bool:

@@ -1,4 +1,4 @@
-"""The queue in numbers, from what tally.py added up: it costs the same after ten jobs and after ten million."""
+"""The queue in numbers, from what triggers add up: it costs the same after ten jobs and after ten million."""
 
 from __future__ import annotations
 
