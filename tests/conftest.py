@@ -37,10 +37,14 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
-    """The app, with an app context pushed; jobs wait in the queue until `run_jobs` runs them."""
+    """The app, with an app context pushed; jobs wait in the queue until `run_jobs` runs them.
+
+    Nothing fires by the clock, so that no test finds other jobs than its own at certain minutes of an hour.
+    """
     app = create_app(settings)
     app.test_client_class = Browser
-    with app.app_context():
+    with app.app_context(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.huey, "enqueue_cron", lambda _task, _minute: False)
         yield app
     if "transport" in app.extensions:
         app.extensions["transport"].close()

@@ -50,6 +50,8 @@ def progress_that_may_be_held(done: float, total: float, note: str = "") -> None
 def make() -> Flask:
     """Build the app with its extra routes."""
     app = create_app()
+    # The desk shows what runs by the clock; were it to run, the desk would show other numbers at that minute.
+    tasks.huey.enqueue_cron = lambda _task, _minute: False  # type: ignore[method-assign]
     alerts.progress = progress_that_may_be_held
     may_go_on.set()
     app.jinja_loader = ChoiceLoader([DictLoader(RAW_MAIL), app.jinja_loader])
