@@ -94,7 +94,7 @@ def _encode_list(value: Iterable[Any], path: Path) -> Any:
 def _encode_message(message: Message, path: Path) -> Any:
     fields = {
         name: encode(value, path)
-        for name, value in message._asdict().items()
+        for name, value in zip(message._fields, message, strict=True)
         if value is not None and name not in ("args", "kwargs")
     }
     fields["args"] = {
@@ -196,7 +196,7 @@ class JsonSerializer:
         Raises: PayloadError naming the argument that cannot travel.
         """
         try:
-            text = json.dumps(encode(data, ("the value",)), ensure_ascii=False, separators=(",", ":"))
+            text = TO_JSON.encode(encode(data, ("the value",)))
         except _RefusedError as refused:
             raise PayloadError(str(refused)) from None
         except RecursionError:
@@ -205,7 +205,7 @@ class JsonSerializer:
 
     def deserialize(self, data: bytes) -> Any:
         """Read back what `serialize` wrote."""
-        return json.loads(bytes(data).decode("utf-8", "surrogatepass"), object_hook=_decode)
+        return FROM_JSON.decode(bytes(data).decode("utf-8", "surrogatepass"))
 
 
 def _decode(value: dict[str, Any]) -> Any:
@@ -215,3 +215,8 @@ def _decode(value: dict[str, Any]) -> Any:
         if decoder is not None:
             return decoder(value[tag])
     return value
+
+
+# Made once: json.dumps() and json.loads() would make them anew for each job.
+TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+FROM_JSON = json.JSONDecoder(object_hook=_decode)

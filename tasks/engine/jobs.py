@@ -18,6 +18,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.errors import QueueFullError
 from tasks.engine.schema import RUN_MS_MOST
@@ -26,14 +27,17 @@ MAX_DEATHS = 3
 ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
 CLAIMED = (
-    "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay,"
-    " timeout_s, alone, claim, started_at, ready_at"
+    "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at,"
+    " ready_at, EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')"  # r: and rt: are revoke flags
 )
 """The columns of a ClaimedJob, in its order."""
+INSERT = (
+    "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to be inserted; `run_at` (unix seconds) makes it scheduled."""
 
     uuid: str
@@ -62,6 +66,7 @@ class ClaimedJob:
     claim: int
     started_at: float
     ready_at: float | None
+    any_revoked: bool
 
 
 @dataclass(slots=True)
@@ -104,12 +109,9 @@ def insert(
 
     Raises: QueueFullError when `max_pending` is given and they would not fit.
     """
-    inserted = 0
-    for job in new_jobs:
-        if _insert_one(connection, job, now) or (
-            _forget_ended(connection, job.uuid) and _insert_one(connection, job, now)
-        ):
-            inserted += 1
+    inserted = len(new_jobs)
+    if inserted < 2 or not _insert_fresh(connection, new_jobs, now):
+        inserted = sum(_insert_or_renew(connection, job, now) for job in new_jobs)
     # Checked last, when it is known how many are new; the error takes them all back.
     if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
         raise QueueFullError(
@@ -124,22 +126,29 @@ def pending_count(connection: sqlite3.Connection) -> int:
     return int(connection.execute(sql).fetchone()[0])
 
 
-def _insert_one(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
-    waits = job.run_at is not None and job.run_at > now
-    cursor = connection.execute(
-        "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING",
-        (
-            job.uuid, job.task, job.payload, job.priority, job.timeout_s,
-            "scheduled" if waits else "ready", job.run_at if waits else None, now, None if waits else now,
-        ),
-    )  # fmt: skip
-    return cursor.rowcount == 1
+def _insert_fresh(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> bool:
+    """Insert many jobs at a stroke, if none of their ids is known; else insert none."""
+    connection.execute("SAVEPOINT fresh")
+    cursor = connection.executemany(INSERT, (_values(job, now) for job in new_jobs))
+    if cursor.rowcount != len(new_jobs):
+        connection.execute("ROLLBACK TO fresh")
+    connection.execute("RELEASE fresh")
+    return cursor.rowcount == len(new_jobs)
 
 
-def _forget_ended(connection: sqlite3.Connection, uuid: str) -> bool:
-    sql = "DELETE FROM jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
-    return connection.execute(sql, (uuid,)).rowcount == 1
+def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
+    forget = "DELETE FROM jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
+    return connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
+        connection.execute(forget, (job.uuid,)).rowcount == 1
+        and connection.execute(INSERT, _values(job, now)).rowcount == 1
+    )
+
+
+def _values(job: NewJob, now: float) -> tuple[object, ...]:
+    uuid, task, payload, priority, run_at, timeout_s = job
+    if run_at is not None and run_at > now:
+        return uuid, task, payload, priority, timeout_s, "scheduled", run_at, now, None
+    return uuid, task, payload, priority, timeout_s, "ready", None, now, now
 
 
 # Finish

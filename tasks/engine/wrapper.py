@@ -11,6 +11,8 @@ from typing import Any
 from huey.api import TaskWrapper
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
+from tasks.engine.ids import new_id
+
 DEFAULT_TIMEOUT_S = 15 * 60
 DEFAULT_MAX_DELAY_S = 3600.0
 
@@ -42,6 +44,7 @@ class DurableTask(TaskWrapper):
                 return self.huey.call_body(task, run_body)
 
         task_class.execute = execute
+        task_class.create_id = lambda task: new_id()
         return task_class
 
     def map(self, it: Any) -> Any:
