@@ -1,5 +1,6 @@
 """gunicorn's settings and hooks: one worker process, threads, and the consumer inside it."""
 
+import functools
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from app.banner import banner  # noqa: E402
 from app.errors import PostroomError  # noqa: E402
 from app.secret_key import secret_key  # noqa: E402
 from app.settings import Settings  # noqa: E402
+from app.sources import Sources  # noqa: E402
 
 environ = dict(os.environ)
 
@@ -33,6 +35,9 @@ token_is_chosen = bool(os.environ.get("ADMIN_TOKEN", "").strip())
 os.environ["ADMIN_TOKEN"] = settings.admin_token
 
 RELOAD_LOOK_S = 2.0
+QUIET_LOOK_S = 3.0
+"""How often gunicorn looks, while nothing happens, whether its other process lives; its own 1 s costs an idle site
+as much as all the rest. The end of a process is a signal, and wakes it at once."""
 
 log = logging.getLogger("postroom")
 
@@ -57,6 +62,11 @@ class ConsumerWorker(ThreadWorker):
         """Answer a request, and read away what the answer made needless: who still sends cannot hear it."""
         keep_alive = super().handle_request(req, conn)
         return connections.read_away(req.body) and keep_alive
+
+    def wait_for_and_dispatch_events(self, timeout):
+        """Sleep longer while nobody is connected; a client and a signal wake it at once."""
+        nobody = self.alive and not self.nr_conns
+        super().wait_for_and_dispatch_events(timeout=QUIET_LOOK_S if nobody else timeout)
 
     def handle_exit(self, sig, frame):
         """SIGTERM: take no more jobs, let go of long polls, answer what is open, leave."""
@@ -87,6 +97,7 @@ def when_ready(server):
     """Say where everything is, once the port is open."""
     port = server.LISTENERS[0].sock.getsockname()[1]
     print(banner(settings, _address(port), token_is_chosen), file=sys.stderr, flush=True)
+    server.wait_for_signals = functools.partial(_wait_for_signals, server)
 
 
 def post_fork(server, worker):
@@ -126,6 +137,10 @@ def worker_exit(server, worker):
         consumer.stop()
 
 
+def _wait_for_signals(server, timeout):
+    return Arbiter.wait_for_signals(server, QUIET_LOOK_S)
+
+
 def _say_what_does_not_hold():
     from app import doctor  # that of the fresh import
 
@@ -143,11 +158,12 @@ def _address(port):
 
 
 def _reload_on_edit(worker):
-    before = _edited_at()
+    sources = Sources(PROJECT_DIR)
+    before = sources.edited_at_ns()
     stopped = threading.Event()
     while not stopped.wait(RELOAD_LOOK_S) and worker.alive:
         # Of several workers one does it: the one that runs the jobs.
-        if (after := _edited_at()) != before and _consumer(worker).is_consuming():
+        if (after := sources.edited_at_ns()) != before and _consumer(worker).is_consuming():
             before = after
             if _can_be_imported():
                 os.kill(os.getppid(), signal.SIGHUP)
@@ -160,18 +176,3 @@ def _can_be_imported():
     if tried.returncode:
         log.error("The site goes on as it was, for the edit does not work:\n%s", tried.stderr)
     return tried.returncode == 0
-
-
-def _edited_at():
-    """Return the newest change among the project's own files."""
-    newest = (PROJECT_DIR / "main.py").stat().st_mtime_ns
-    for top in ("app", "tasks"):
-        for folder, _, names in os.walk(PROJECT_DIR / top):
-            if not folder.endswith("__pycache__"):
-                stats = (os.stat(os.path.join(folder, name)) for name in names if _is_source(name))
-                newest = max(newest, *(stat.st_mtime_ns for stat in stats), 0)
-    return newest
-
-
-def _is_source(name):
-    return name.endswith((".py", ".html", ".txt", ".css", ".js"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ SELECT id FROM jobs WHERE id IN (
     FROM kinds WHERE kinds.task NOT IN ({barred})
 ) ORDER BY priority DESC, id LIMIT 1
 """
+
+PAUSED = "SELECT task, NULL FROM pauses WHERE until_at IS NULL OR until_at > ?"
+PAUSED_AND_RUNNING = (
+    f"{PAUSED} UNION ALL SELECT task, instance || ' ' || worker FROM jobs WHERE state = 'running'"
+)
 
 BATCH = (
     "SELECT id FROM jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
@@ -112,17 +118,14 @@ def _must_wait_for_suspect(
 
 def _barred(select: Select, limits: Mapping[str, int], now: float) -> list[str]:
     """Name the tasks that may not start now; '' stands for all."""
-    paused = "SELECT task FROM pauses WHERE until_at IS NULL OR until_at > ?"
-    barred = [row["task"] for row in select(paused, (now,))]
-    if limits:
-        # A batch counts as one: it is one call, on one worker.
-        running = select(
-            "SELECT task, COUNT(DISTINCT instance || ' ' || worker) AS n FROM jobs WHERE state = 'running'"
-            " GROUP BY task",
-            (),
-        )
-        barred += [row["task"] for row in running if row["n"] >= limits.get(row["task"], row["n"] + 1)]
-    return barred
+    barred = []
+    busy: dict[str, set[str]] = {}
+    for task, worker in select(PAUSED_AND_RUNNING if limits else PAUSED, (now,)):
+        if worker is None:
+            barred.append(task)
+        else:
+            busy.setdefault(task, set()).add(worker)  # a batch counts as one: it is one call, on one worker
+    return barred + [task for task, workers in busy.items() if len(workers) >= limits.get(task, math.inf)]
 
 
 # By hand: Huey's storage contract, which knows only bytes

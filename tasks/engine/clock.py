@@ -22,7 +22,7 @@ LOOK_S = 1.0
 """How often to look for other processes, dead ones and a free clock."""
 SIBLING_LOOK_S = 0.025
 """How often to look for other processes' commits while there are any."""
-UPKEEP_S = 10.0
+UPKEEP_S = 60.0
 UPKEEP_PAUSE_S = 0.02
 """Between two batches of upkeep, so that others get the writer."""
 PROMOTE_AT_ONCE = 1000
@@ -55,10 +55,10 @@ class Clock(BaseProcess):
             version = self.huey.database.data_version()
             changed = version != self._read_version or time.monotonic() - self._read_at >= UPKEEP_S
             if time.monotonic() - self._looked >= LOOK_S:
-                self._look_around(changed)
+                self._look_around(version, changed)
                 changed = changed or self._read_at == -math.inf
             if self.huey.has_siblings:
-                self._notice_commits_elsewhere()
+                self._notice_commits_elsewhere(version)
             self._end_pauses(changed)
             if self.holds:
                 self._promote(changed)
@@ -77,7 +77,7 @@ class Clock(BaseProcess):
         self.holds = False
         self.lock.release(force=True)
 
-    def _look_around(self, changed: bool) -> None:
+    def _look_around(self, version: int, changed: bool) -> None:
         self._looked = time.monotonic()
         instance = self.consumer.instance
         if changed:
@@ -91,10 +91,9 @@ class Clock(BaseProcess):
         self.consumer.recycle_if_stuck()
         if not self.huey.has_siblings:
             # A short-lived process may have come, enqueued and gone since the last look.
-            self._notice_commits_elsewhere()
+            self._notice_commits_elsewhere(version)
 
-    def _notice_commits_elsewhere(self) -> None:
-        version = self.huey.database.data_version()
+    def _notice_commits_elsewhere(self, version: int) -> None:
         if version != self._version:
             self._version = version
             self.huey.ready_bell.ring_all()
