@@ -1,17 +1,21 @@
-"""Forgets what is old: mails that have ended."""
+"""Forgets what is old: mails that have ended; and ends those that nothing would end any more."""
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from flask import current_app
 from huey import crontab
 
+from app.database import database
 from app.mail import ledger
-from tasks import periodic_task
+from tasks import huey, periodic_task
 
 PART = 1000
-"""Mails of one commit: while it deletes them, everybody else who wants to write waits."""
+"""Mails of one commit: while it writes, everybody else who wants to write waits."""
+
+log = logging.getLogger("postroom.mail")
 
 
 @periodic_task(crontab(minute="17"))
@@ -24,3 +28,21 @@ def forget_old_mails() -> int:
     while gone := ledger.forget_old(before, PART):
         count += gone
     return count
+
+
+@periodic_task(crontab(minute="47"))
+def end_mails_without_a_job() -> None:
+    """End mails that wait though their job is gone, as `huey.flush()` leaves them; they may be sent again by hand.
+
+    Safe to repeat: yes, a mail that has ended is left alone.
+    """
+    # The mails first: they are written together with their jobs, so a job that is not there by then is gone.
+    waiting = ledger.waiting_jobs()
+    live = huey.live(waiting)
+    gone = [job for job in waiting if job not in live]
+    if gone:
+        log.warning("%d mails end: their jobs are gone, so nothing would have sent them", len(gone))
+    for start in range(0, len(gone), PART):
+        with database.transaction() as connection:
+            for job in gone[start : start + PART]:
+                ledger.job_ended(connection, job, "failed", "its job is gone: the queue was emptied")

@@ -1,4 +1,4 @@
-"""Fixtures every test may use: an app on a database of its own, its client, and a way to run its jobs."""
+"""Fixtures every test may use: an app on a database of its own, a queue without a site, a mail server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache, FileSystemBytecodeCache
 
 import tasks
 from app import create_app
 from app.mail import inbox
 from app.mail.inbox import InboxEmail
+from app.pages.error_pages import Site
 from app.settings import Settings
+from tests.cheap_apps import KnownRule, empty_database
+from tests.engine_rig import Rig, rig_in
 from tests.forms import Browser
+from tests.queue_rig import Queue, queue_in
+from tests.smtp_sink import SmtpSink
 
 if TYPE_CHECKING:
     from app.catalogue import Subscription
@@ -35,13 +41,25 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", public_url="http://books.test")
 
 
+@pytest.fixture(scope="session")
+def known_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
+    """What the site's templates are compiled to: once, not by every app anew."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
+def app(settings: Settings, known_templates: BytecodeCache) -> Iterator[Flask]:
     """The app, with an app context pushed; jobs wait in the queue until `run_jobs` runs them.
 
     Nothing fires by the clock, so that no test finds other jobs than its own at certain minutes of an hour.
     """
-    app = create_app(settings)
+    if not settings.database_path.exists():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.database_path.write_bytes(empty_database(settings.environment))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Site, "url_rule_class", KnownRule)
+        app = create_app(settings)
+    app.jinja_env.bytecode_cache = known_templates
     app.test_client_class = Browser
     with app.app_context(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.huey, "enqueue_cron", lambda _task, _minute: False)
@@ -49,6 +67,13 @@ def app(settings: Settings) -> Iterator[Flask]:
     if "transport" in app.extensions:
         app.extensions["transport"].close()
     app.extensions["database"].close()
+
+
+@pytest.fixture
+def sink() -> Iterator[SmtpSink]:
+    """A mail server that misbehaves as it is told."""
+    with SmtpSink() as sink:
+        yield sink
 
 
 @pytest.fixture
@@ -120,3 +145,26 @@ def run_jobs(app: Flask) -> Callable[[], None]:
             consumer.stop()
 
     return run
+
+
+# The queue without a site
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A Huey on a database of the test's own, and its consumer."""
+    with rig_in(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def give(rig: Rig) -> Any:
+    """A task that returns what it is given."""
+    return rig.huey.task(name="give")(lambda *values: values[0] if values else None)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    """The verbs of an empty queue; its counts must be true at the end."""
+    with queue_in(tmp_path) as queue:
+        yield queue

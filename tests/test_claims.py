@@ -1,72 +1,22 @@
-"""Which job a worker gets: limits, pauses, batches, and suspects that run alone (P2, P4)."""
+"""Which job a worker gets: limits, pauses, batches (P2, P4)."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tasks.engine import claims, jobs, shelf
+from tasks.engine import claims, shelf
 from tasks.engine.claims import Rules
-from tasks.engine.jobs import ClaimedJob, Ending, NewJob
-from tests.engine_rig import PATIENCE_S, Rig, rig_in, until
-from tests.queue_rig import NOW, Queue, queue_in
-
-
-class Tasks:
-    """A queue whose jobs are named after their tasks: "mail 1" is the task mail's."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-        self.rules = Rules()
-        self._workers = iter(range(1, 1_000_000))
-
-    def add(self, *uuids: str, priority: float = 0) -> None:
-        new = [NewJob(uuid, uuid.split()[0], b"{}", priority) for uuid in uuids]
-        self.queue.database.write(lambda connection: jobs.insert(connection, new, NOW))
-
-    def claim(self, instance: str = "i1", now: float = NOW, worker: str | None = None) -> list[ClaimedJob]:
-        """Claim for a worker nobody else is, unless it is named."""
-        name = worker or f"Worker-{next(self._workers)}"
-        rules = self.rules
-        return self.queue.database.write(lambda c: claims.claim(c, instance, name, now, rules))
-
-    def claimed(self, instance: str = "i1", now: float = NOW) -> list[str]:
-        return [job.uuid for job in self.claim(instance, now)]
-
-    def all_claimed(self, instance: str = "i1") -> list[str]:
-        """Claim until there is nothing to be had."""
-        found: list[str] = []
-        while more := self.claimed(instance):
-            found += more
-        return found
-
-    def finish(self, job: ClaimedJob) -> None:
-        assert self.queue.finish(job, Ending("done"))
-
-    def pause(self, task: str, until_at: float | None = None) -> None:
-        self.queue.database.write(lambda connection: shelf.pause(connection, task, "a rest", until_at))
-
-    def make_suspect(self, uuid: str, deaths: int = 2) -> None:
-        sql = "UPDATE jobs SET deaths = ? WHERE uuid = ?"
-        self.queue.database.write(lambda connection: connection.execute(sql, (deaths, uuid)))
+from tests.claims_rig import Tasks
+from tests.engine_rig import PATIENCE_S, Rig, until
+from tests.queue_rig import NOW, Queue
 
 
 @pytest.fixture
-def tasks(tmp_path: Path) -> Iterator[Tasks]:
+def tasks(queue: Queue) -> Tasks:
     """An empty queue of several tasks."""
-    with queue_in(tmp_path) as queue:
-        yield Tasks(queue)
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue with its consumer."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+    return Tasks(queue)
 
 
 # Pauses
@@ -259,160 +209,6 @@ def test_a_batch_that_kills_its_process_is_tried_one_by_one(tasks: Tasks) -> Non
         ["sale 2"],
         ["sale 3"],
     ]
-
-
-# Suspects
-
-
-def test_a_job_that_died_once_runs_beside_others(tasks: Tasks) -> None:
-    tasks.add("bad 1", "good 1")
-    tasks.make_suspect("bad 1", deaths=1)
-    assert tasks.all_claimed() == ["bad 1", "good 1"]
-
-
-def test_nothing_starts_beside_a_suspect(tasks: Tasks) -> None:
-    tasks.add("bad 1", "good 1", "good 2")
-    tasks.make_suspect("bad 1")
-    (suspect,) = tasks.claim()
-    assert tasks.claim() == []
-    tasks.finish(suspect)
-    assert tasks.all_claimed() == ["good 1", "good 2"]
-
-
-def test_a_suspect_waits_until_it_is_alone_and_nobody_overtakes_it(tasks: Tasks) -> None:
-    tasks.add("good 1", "good 2", "bad 1", "good 3")
-    tasks.make_suspect("bad 1")
-    first, second = tasks.claim()[0], tasks.claim()[0]
-    assert tasks.claim() == []
-    tasks.finish(first)
-    assert tasks.claim() == []
-    tasks.finish(second)
-    assert tasks.claimed() == ["bad 1"]
-
-
-def test_two_suspects_run_one_after_the_other(tasks: Tasks) -> None:
-    tasks.add("bad 1", "bad 2")
-    tasks.make_suspect("bad 1")
-    tasks.make_suspect("bad 2")
-    (first,) = tasks.claim()
-    assert tasks.claim() == []
-    tasks.finish(first)
-    assert tasks.claimed() == ["bad 2"]
-
-
-def test_a_suspect_holds_up_its_own_instance_only(tasks: Tasks) -> None:
-    tasks.add("bad 1", "good 1", "good 2")
-    tasks.make_suspect("bad 1")
-    assert tasks.claimed("i1") == ["bad 1"]
-    assert [tasks.claimed("i2"), tasks.claimed("i2"), tasks.claimed("i1")] == [["good 1"], ["good 2"], []]
-
-
-def test_a_suspect_that_is_not_next_holds_nobody_up(tasks: Tasks) -> None:
-    tasks.add("bad 1", priority=-1)
-    tasks.add("good 1", "good 2")
-    tasks.make_suspect("bad 1")
-    assert [tasks.claimed(), tasks.claimed(), tasks.claimed()] == [["good 1"], ["good 2"], []]
-
-
-@pytest.mark.parametrize("rules", [Rules(), Rules(limits={"bad": 1})], ids=["paused", "limited"])
-def test_a_suspect_that_may_not_start_anyway_holds_nobody_up(tasks: Tasks, rules: Rules) -> None:
-    tasks.add("bad 0", "bad 1", "good 1", "good 2")
-    if rules.limits:
-        assert tasks.claimed("elsewhere") == ["bad 0"]
-    else:
-        tasks.pause("bad")
-    tasks.make_suspect("bad 1")
-    tasks.rules = rules
-    assert tasks.all_claimed() == ["good 1", "good 2"]
-
-
-def test_a_suspect_behind_a_paused_head_runs_alone_all_the_same(tasks: Tasks) -> None:
-    tasks.add("good 1", "paused 1", "bad 1")
-    tasks.pause("paused")
-    tasks.make_suspect("bad 1")
-    (good,) = tasks.claim()
-    assert tasks.claim() == []
-    tasks.finish(good)
-    assert tasks.claimed() == ["bad 1"]
-
-
-def test_the_third_death_is_the_suspects_alone(rig: Rig) -> None:
-    task = rig.huey.task(name="any")(lambda n: n)
-    results = [task(n) for n in range(4)]
-    for _ in range(2):
-        for _ in range(4):
-            assert rig.claim("i1")
-        assert rig.huey.free("i1") == 4
-    assert [job.uuid for job in rig.claim("i2")] == [results[0].id]
-    assert rig.claim("i2") == []
-    assert rig.huey.free("i2") == 1
-    assert [rig.row(result.id)["state"] for result in results] == ["failed", "ready", "ready", "ready"]
-    rig.run_all(workers=4)
-    assert rig.states() == {"failed": 1, "done": 3}
-
-
-def test_all_workers_go_on_when_a_suspect_has_ended(rig: Rig) -> None:
-    met = threading.Barrier(3, timeout=PATIENCE_S)
-    suspect = rig.huey.task(name="suspect")(lambda: None)()
-    together = rig.huey.task(name="together")(lambda n: met.wait() and None)
-    rig.database.write(
-        lambda c: c.execute("UPDATE jobs SET deaths = 2, priority = 9 WHERE uuid = ?", (suspect.id,))
-    )
-    for n in range(3):
-        together(n)
-    rig.run_all(workers=3)
-    assert rig.states() == {"done": 4}
-
-
-def test_workers_that_wait_for_a_suspect_go_on_when_it_is_cancelled(rig: Rig) -> None:
-    go, ran = threading.Event(), threading.Event()
-    with ExitStack() as at_the_end:
-        at_the_end.callback(go.set)
-        hold = rig.huey.task(name="hold")(lambda: go.wait(PATIENCE_S) and None)()
-        at_the_end.enter_context(rig.consuming(workers=2))
-        until(lambda: rig.row(hold.id)["state"] == "running")
-        rig.huey.pause()
-        suspect = rig.huey.task(name="suspect")(lambda: None)()
-        rig.huey.task(name="next")(ran.set)()
-        rig.database.write(lambda c: c.execute("UPDATE jobs SET deaths = 2 WHERE uuid = ?", (suspect.id,)))
-        rig.huey.resume()
-        assert rig.huey.cancel(suspect.id)
-        assert ran.wait(PATIENCE_S)
-        go.set()
-
-
-# Bodies that hang
-
-
-def die_after(rig: Rig, seconds: float) -> str:
-    """Have a job's process die so long after the start; return its id."""
-    result = rig.huey.task(name="slow", timeout=60)(lambda: None)()
-    rig.claim("i1")
-    rig.clock.advance(seconds)
-    rig.huey.free("i1")
-    return str(result.id)
-
-
-def test_a_job_that_hung_until_its_process_died_lets_others_go_first(rig: Rig) -> None:
-    row = rig.row(die_after(rig, 61))
-    assert (row["state"], row["deaths"], row["attempt"]) == ("scheduled", 1, 0)
-    assert row["run_at"] == pytest.approx(rig.clock() + 60, abs=5)
-
-
-def test_a_job_that_was_within_its_time_is_ready_at_once(rig: Rig) -> None:
-    row = rig.row(die_after(rig, 50))
-    assert (row["state"], row["deaths"], row["run_at"]) == ("ready", 1, None)
-
-
-def test_a_job_that_hung_at_its_third_death_is_on_the_shelf(rig: Rig) -> None:
-    uuid = die_after(rig, 61)
-    for _ in range(2):
-        rig.clock.advance(61)
-        rig.promote()
-        rig.claim("i1")
-        rig.clock.advance(61)
-        rig.huey.free("i1")
-    assert (rig.row(uuid)["state"], rig.row(uuid)["deaths"]) == ("failed", 3)
 
 
 # Costs

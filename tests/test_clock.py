@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ DAY = 24 * 3600.0
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(rig: Rig) -> Rig:
     """A queue at noon."""
-    with rig_in(tmp_path) as rig:
-        rig.clock.set(NOON)
-        yield rig
+    rig.clock.set(NOON)
+    return rig
 
 
 class Cron:

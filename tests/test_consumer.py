@@ -8,20 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from huey.exceptions import ConfigurationError
 
-from tests.engine_rig import PATIENCE_S, Rig, Threads, rig_in, sleeps_for, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+from tests.engine_rig import PATIENCE_S, Rig, Threads, sleeps_for, until
 
 
 class Gate:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,89 +10,33 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.database import database
 from app.errors import DatabaseBusyError
 from app.mail import delivery, handover, lanes, ledger, suppressions
 from app.mail.attachments import Attached
 from app.mail.delivery import LaneClosedError, TryLaterError
-from app.mail.ledger import Email
-from app.mail.message import Message
-from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.replies import NotSentError, UnknownOutcomeError, Verdict
 from app.mail.transports import transport
 from app.settings import Settings
-from tests.smtp_sink import ACCEPT_AND_HANG_UP, HANG_UP, SILENCE, SmtpSink
+from tests.delivery_rig import (
+    DELAYS_S,
+    PAUSES_S,
+    SOURCE,
+    Another,
+    add,
+    change,
+    deliver,
+    outcomes,
+    row,
+    settings_for,
+)
+from tests.smtp_sink import HANG_UP, SmtpSink
 
 pytestmark = pytest.mark.usefixtures("app")
-
-SOURCE = b"Subject: Soup\r\n\r\nHello\r\n"
-DELAYS_S = (100, 200)
-PAUSES_S = (5, 30)
-
-
-@pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
 
 
 @pytest.fixture
 def settings(tmp_path: Path, sink: SmtpSink) -> Settings:
-    return Settings(
-        data_dir=tmp_path, mail_url=sink.url, mail_retry_delays_s=DELAYS_S, mail_pause_delays_s=PAUSES_S
-    )
-
-
-def add(policy: ledger.Policy = "retry", number: int = 1, **more: Any) -> int:
-    message = Message("cleo@example.com", "Soup", SOURCE, f"<{number}@example.com>", "note", **more)
-    email_id = ledger.add(message, f"job-{number}", policy=policy)
-    assert email_id is not None
-    return email_id
-
-
-def deliver(email_id: int, number: int = 1) -> str:
-    return delivery.deliver(email_id, f"job-{number}")
-
-
-def row(email_id: int) -> sqlite3.Row:
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
-    assert found is not None
-    return found
-
-
-def change(email_id: int, assignment: str) -> None:
-    database.write(lambda c: c.execute(f"UPDATE emails SET {assignment} WHERE id = ?", (email_id,)))
-
-
-def outcomes(email_id: int) -> list[str]:
-    sql = "SELECT outcome FROM email_attempts WHERE email_id = ? ORDER BY rowid"
-    return [attempt["outcome"] for attempt in database.read(sql, (email_id,))]
-
-
-class Another:
-    """A transport that answers as a test likes."""
-
-    name = "another"
-    idempotent_for_s = 0.0
-
-    def __init__(self, error: Exception | None = None, idempotent_for_s: float = 0.0) -> None:
-        self.error = error
-        self.idempotent_for_s = idempotent_for_s
-        self.taken = 0
-
-    def deliver(self, email: Email) -> None:
-        def give() -> Reply:
-            self.taken += 1
-            if self.error is not None:
-                raise self.error
-            return Reply("dot", 250, "", "taken")
-
-        handover.hand_over(email, give)
-
-    def probe(self) -> str:
-        return "fine"
-
-    def close(self) -> None:
-        pass
+    return settings_for(tmp_path, sink)
 
 
 # Taken
@@ -289,147 +229,6 @@ def test_a_bounded_rate_pauses_the_lane_until_there_is_a_token(app: Flask, sink:
         deliver(second, number=2)
     assert 50 < caught.value.pause_s <= 60
     assert (row(second)["state"], outcomes(second)) == ("queued", [])
-
-
-# Maybe sent
-
-
-@pytest.mark.parametrize("answer", [HANG_UP, ACCEPT_AND_HANG_UP])
-def test_unknown_outcome_is_sent_again_the_same_to_the_byte_under_retry(sink: SmtpSink, answer: str) -> None:
-    sink.answer("dot", answer)
-    email_id = add("retry")
-    with pytest.raises(TryLaterError):
-        deliver(email_id)
-    assert (row(email_id)["state"], row(email_id)["tries"]) == ("queued", 1)
-    assert deliver(email_id) == "sent"
-    assert set(sink.messages) == {("cleo@example.com", SOURCE)}
-    assert outcomes(email_id) == ["unknown", "sent"]
-
-
-def test_a_mail_that_may_have_been_sent_never_ends_as_failed(sink: SmtpSink) -> None:
-    sink.answer("dot", ACCEPT_AND_HANG_UP)
-    email_id = add("retry")
-    with pytest.raises(TryLaterError):
-        deliver(email_id)
-    sink.answer("rcpt", "550 5.1.1 no such reader")
-    with pytest.raises(UnknownOutcomeError, match="no such reader"):
-        deliver(email_id)
-    assert row(email_id)["state"] == "unknown"
-    assert suppressions.reason_for("cleo@example.com") is not None
-
-
-def test_unknown_outcome_stays_unknown_under_hold(sink: SmtpSink) -> None:
-    sink.answer("dot", ACCEPT_AND_HANG_UP)
-    email_id = add("hold")
-    for _ in range(2):  # the second time for a job that died before it could fail
-        with pytest.raises(UnknownOutcomeError):
-            deliver(email_id)
-        assert row(email_id)["state"] == "unknown"
-    assert (len(sink.messages), outcomes(email_id)) == (1, ["unknown"])
-
-
-def test_mail_that_was_given_to_another_job_in_the_middle_is_left_to_that(
-    sink: SmtpSink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    email_id = add()
-    mark_sending = ledger.mark_sending
-
-    def late(email_id: int, job: str) -> bool:
-        change(email_id, "job = 'job-2'")  # cancelled, and sent again, by hand
-        return mark_sending(email_id, job)
-
-    monkeypatch.setattr(ledger, "mark_sending", late)
-    assert deliver(email_id) == "queued"
-    assert sink.messages == []
-    monkeypatch.undo()
-    assert deliver(email_id, 2) == "sent"
-
-
-def test_mail_a_dead_process_left_is_sent_again_at_once_under_retry(sink: SmtpSink) -> None:
-    email_id = add("retry")
-    ledger.mark_sending(email_id)
-    assert deliver(email_id) == "sent"
-    assert (len(sink.messages), outcomes(email_id)) == (1, ["unknown", "sent"])
-
-
-def test_mail_that_may_have_been_sent_does_not_end_as_suppressed(sink: SmtpSink) -> None:
-    sink.answer("dot", ACCEPT_AND_HANG_UP)
-    email_id = add("retry")
-    with pytest.raises(TryLaterError):
-        deliver(email_id)
-    suppressions.add("cleo@example.com", "unsubscribed")
-    with pytest.raises(UnknownOutcomeError, match="unsubscribed"):
-        deliver(email_id)
-    assert (row(email_id)["state"], len(sink.messages)) == ("unknown", 1)
-
-
-def test_mail_a_dead_process_left_is_unknown_under_hold(sink: SmtpSink) -> None:
-    email_id = add("hold")
-    ledger.mark_sending(email_id)
-    with pytest.raises(UnknownOutcomeError, match="the process ended"):
-        deliver(email_id)
-    assert (row(email_id)["state"], sink.connections) == ("unknown", 0)
-
-
-def test_a_transport_that_knows_its_mails_may_get_them_again_as_long_as_it_does(app: Flask) -> None:
-    lost = UnknownOutcomeError(Reply("http", None, "", "no answer"))
-    way = app.extensions["transport"] = Another(lost, idempotent_for_s=3600)
-    email_id = add("hold")
-    with pytest.raises(TryLaterError):
-        deliver(email_id)
-    way.error = None
-    assert deliver(email_id) == "sent"
-    too_late = add("hold", number=2)
-    way.error = lost
-    with pytest.raises(TryLaterError):
-        deliver(too_late, number=2)
-    change(too_late, "maybe_sent_at = '2000-01-01T00:00:00.000Z'")
-    with pytest.raises(UnknownOutcomeError):
-        deliver(too_late, number=2)
-    assert (row(too_late)["state"], way.taken) == ("unknown", 3)
-
-
-def test_row_says_sending_while_the_server_may_have_the_mail(app: Flask, sink: SmtpSink) -> None:
-    sink.answer("dot", SILENCE)
-    email_id = add()
-
-    def send() -> None:
-        with app.app_context(), pytest.raises(TryLaterError):
-            deliver(email_id)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while row(email_id)["state"] != "sending" and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert row(email_id)["state"] == "sending"
-    sink.stop()
-    thread.join(10)
-    assert row(email_id)["state"] == "queued"
-
-
-def test_a_server_that_loses_one_answer_after_the_other_gets_no_more_mail_for_a_while(sink: SmtpSink) -> None:
-    sink.answer("dot", HANG_UP, times=3)
-    pauses = []
-    for number in range(1, 4):
-        email_id = add("hold", number=number)
-        with pytest.raises(UnknownOutcomeError) as caught:
-            deliver(email_id, number)
-        pauses.append(round(caught.value.pause_s))
-        lanes.open_all()
-    assert pauses == [0, *PAUSES_S]
-
-
-def test_a_mail_may_have_been_sent_three_times_and_no_more(sink: SmtpSink) -> None:
-    sink.answer("dot", ACCEPT_AND_HANG_UP, times=9)
-    email_id = add("retry")
-    for _ in range(delivery.MAX_UNKNOWN_TRIES):
-        with pytest.raises(TryLaterError):
-            deliver(email_id)
-        lanes.open_all()
-    with pytest.raises(UnknownOutcomeError):
-        deliver(email_id)
-    assert (row(email_id)["state"], len(sink.messages)) == ("unknown", delivery.MAX_UNKNOWN_TRIES + 1)
 
 
 # Bugs and files

@@ -32,13 +32,6 @@ ACTIONS = (
 
 
 @pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    """A mail server that misbehaves as it is told."""
-    with SmtpSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def settings(tmp_path: Path, sink: SmtpSink) -> Settings:
     """Settings with that server."""
     return Settings(data_dir=tmp_path, mail_url=sink.url, mail_from="shop@example.com")

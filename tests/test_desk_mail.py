@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from tasks.emails import send_email
 from tests.conftest import RunJobs
 from tests.desk_rig import HOSTILE, add_template, look, make_unknown, part, text_of, values
 from tests.smtp_sink import SmtpSink
-
-
-@pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    """A mail server that misbehaves as it is told."""
-    with SmtpSink() as sink:
-        yield sink
 
 
 @pytest.fixture

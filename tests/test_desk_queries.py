@@ -71,6 +71,12 @@ def test_no_page_sorts_jobs_or_mails(app: Flask, asked: Asked, path: str) -> Non
         assert not (is_large and "USE TEMP B-TREE FOR ORDER BY" in steps), f"{steps}: {query}"
 
 
+@pytest.mark.parametrize("path", ["/desk", "/desk/live", "/metrics"])
+def test_the_numbers_of_the_hour_are_gathered_once_a_page(asked: Asked, path: str) -> None:
+    numbers = [query for query in asked(path) if "job_minutes" in query]
+    assert len(numbers) == len(set(numbers)) == 3
+
+
 def test_a_query_that_reads_the_history_is_seen(app: Flask, asked: Asked) -> None:
     steps = plan(app, "SELECT COUNT(*) FROM jobs WHERE error LIKE '%x%'")
     assert any(SCAN.search(step) and not FEW_ROWS.search(step) for step in steps)

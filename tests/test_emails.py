@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import email
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email import policy
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
-from jinja2 import DictLoader
 
 import tasks
 from app.database import database
-from app.errors import ConflictError, InvalidInputError, NotFoundError, QueueFullError
-from app.mail import inbox, lanes, ledger, suppressions, transports
-from app.mail.message import MailingList
+from app.errors import InvalidInputError, QueueFullError
+from app.mail import inbox, lanes, ledger, transports
 from app.mail.replies import Reply
 from app.settings import Settings
 from tasks.emails import (
@@ -29,66 +24,23 @@ from tasks.emails import (
     MAX_LETTERS,
     URGENT,
     Letter,
-    cancel,
     open_lanes,
-    send_again,
     send_email,
     send_emails,
 )
-from tasks.engine import jobs
+from tests.conftest import RunJobs
+from tests.emails_rig import NOTE, job_of, make_due, row, rows_and_jobs, send, settings_for
 from tests.smtp_sink import HANG_UP, SmtpSink
-
-RunJobs = Callable[[], None]
-
-
-@pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
 
 
 @pytest.fixture
 def settings(tmp_path: Path, sink: SmtpSink) -> Settings:
-    return Settings(
-        data_dir=tmp_path,
-        mail_url=sink.url,
-        max_pending_jobs=20,
-        mail_retry_delays_s=(60,),
-        mail_pause_delays_s=(0.05,),
-    )
+    return settings_for(tmp_path, sink)
 
 
 @pytest.fixture(autouse=True)
 def templates(app: Flask) -> None:
-    app.jinja_env.loader = DictLoader({"emails/note.txt": "Note for {{ name }}\n\nFrom {{ shop }}"})
-
-
-def row(email_id: int) -> sqlite3.Row:
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
-    assert found is not None
-    return found
-
-
-def job_of(email_id: int) -> dict[str, Any]:
-    job: dict[str, Any] = tasks.huey.job(row(email_id)["job"])
-    return job
-
-
-def rows_and_jobs() -> tuple[int, int]:
-    emails = database.read_one("SELECT count(*) FROM emails")
-    queued = database.read_one("SELECT count(*) FROM jobs")
-    assert emails is not None
-    assert queued is not None
-    return emails[0], queued[0]
-
-
-def make_due() -> None:
-    in_a_year = time.time() + 365 * 86400
-    database.write(lambda connection: jobs.promote(connection, in_a_year))
-
-
-def send(number: int = 1, **options: Any) -> int:
-    return send_email(f"reader{number}@example.com", "note", name="Cleo", shop="Postroom", **options)
+    app.jinja_env.loader = NOTE
 
 
 def letters(*numbers: int) -> list[Letter]:
@@ -263,107 +215,6 @@ def test_a_restart_opens_the_lanes_but_no_pause_by_hand(app: Flask) -> None:
     tasks.huey.pause(DELIVER)
     open_lanes()
     assert len(database.read("SELECT * FROM pauses")) == 1
-
-
-# The row follows its job
-
-
-def test_mail_whose_job_is_cancelled_is_cancelled() -> None:
-    email_id = send()
-    assert tasks.huey.cancel(row(email_id)["job"])
-    assert (row(email_id)["state"], row(email_id)["words"]) == ("cancelled", "Cancelled: by hand")
-
-
-@pytest.mark.parametrize(("state", "ends"), [("queued", "failed"), ("sending", "unknown")])
-def test_mail_whose_process_died_too_often_says_so(state: str, ends: str) -> None:
-    email_id = send()
-    if state == "sending":
-        ledger.mark_sending(email_id)
-    for _ in range(3):
-        assert tasks.huey.claim("gone", "Worker-1", tasks.huey.rules())
-        tasks.huey.free("gone")
-    assert (row(email_id)["state"], job_of(email_id)["state"]) == (ends, "failed")
-    assert "its process died 3 times" in row(email_id)["words"]
-
-
-def test_redriving_the_job_sends_the_mail_again(run_jobs: RunJobs, sink: SmtpSink) -> None:
-    sink.answer("rcpt", "550 5.7.1 not today")
-    email_id = send()
-    run_jobs()
-    assert row(email_id)["state"] == "failed"
-    assert tasks.huey.redrive(task=DELIVER) == 1
-    assert row(email_id)["state"] == "queued"
-    run_jobs()
-    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("sent", "done")
-
-
-# By hand
-
-
-def test_mail_of_which_nobody_knows_can_be_sent_again(run_jobs: RunJobs, sink: SmtpSink) -> None:
-    sink.answer("dot", HANG_UP)
-    email_id = send(policy="hold")
-    run_jobs()
-    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("unknown", "failed")
-    send_again(email_id)
-    run_jobs()
-    assert (row(email_id)["state"], len(sink.messages)) == ("sent", 1)
-    with pytest.raises(ConflictError, match="is sent; this can only be done to one that is unknown, failed"):
-        send_again(email_id)
-
-
-def test_cancelling_a_mail_that_may_have_been_sent_leaves_it_unknown(
-    run_jobs: RunJobs, sink: SmtpSink
-) -> None:
-    sink.answer("dot", HANG_UP)
-    email_id = send()
-    run_jobs()
-    assert row(email_id)["state"] == "queued"
-    cancel(email_id)
-    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("unknown", "cancelled")
-
-
-def test_two_jobs_of_a_mail_send_it_once(run_jobs: RunJobs, sink: SmtpSink) -> None:
-    sink.answer("rcpt", "550 5.7.1 not today")
-    email_id = send()
-    run_jobs()
-    send_again(email_id)
-    assert tasks.huey.redrive() == 1
-    run_jobs()
-    assert (row(email_id)["state"], len(sink.messages)) == ("sent", 1)
-
-
-def test_sending_again_gives_an_address_another_chance_but_not_who_unsubscribed(
-    run_jobs: RunJobs, sink: SmtpSink
-) -> None:
-    sink.answer("rcpt", "550 5.1.1 no such reader")
-    refused = send(1)
-    run_jobs()
-    held_back = send(1)
-    run_jobs()
-    assert [row(refused)["state"], row(held_back)["state"]] == ["failed", "suppressed"]
-    send_again(held_back)
-    run_jobs()
-    assert row(held_back)["state"] == "sent"
-    mystery = MailingList("genre-mystery", "Mystery", "https://books.example/u/1")
-    unsubscribed = send(2, mailing_list=mystery)
-    suppressions.add("reader2@example.com", "unsubscribed", "genre-mystery")
-    run_jobs()
-    with pytest.raises(ConflictError, match=r"reader2@.* unsubscribed"):
-        send_again(unsubscribed)
-    assert row(unsubscribed)["state"] == "suppressed"
-
-
-def test_mail_that_waits_can_be_cancelled_with_its_job(run_jobs: RunJobs, sink: SmtpSink) -> None:
-    email_id = send()
-    cancel(email_id)
-    assert (row(email_id)["state"], job_of(email_id)["state"]) == ("cancelled", "cancelled")
-    with pytest.raises(ConflictError, match="is cancelled; this can only be done to one that is queued"):
-        cancel(email_id)
-    with pytest.raises(NotFoundError):
-        cancel(999)
-    run_jobs()
-    assert sink.messages == []
 
 
 # Many

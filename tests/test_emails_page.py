@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,9 @@ CALLS = [
 
 
 @pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def settings(tmp_path: Path, sink: SmtpSink) -> Settings:
-    return Settings(data_dir=tmp_path, mail_url=sink.url, admin_token="the operator's token")
+    token = "the operator's token"
+    return Settings(data_dir=tmp_path, mail_url=sink.url, admin_token=token, mail_pause_delays_s=(0.05,))
 
 
 @pytest.fixture(autouse=True)

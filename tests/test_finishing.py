@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.errors import DatabaseBusyError
-from tests.engine_rig import Rig, rig_in, until
+from tests.engine_rig import Rig, until
 
 
 @pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+def rig(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Rig:
     """A queue whose workers do not wait long after an error."""
     monkeypatch.setattr("tasks.engine.consumer.PAUSE_AFTER_ERROR_S", 0.001)
-    with rig_in(tmp_path) as rig:
-        yield rig
+    return rig
 
 
 def stumble(rig: Rig, monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[int]:

@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 
+import tasks
 from app import catalogue
 from app.database import database
+from app.mail import by_hand, ledger, troubles
 from tasks import housekeeping, subscriptions
-from tasks.emails import send_email
+from tasks.emails import send_again, send_email
 
 DAY_S = 24 * 3600
 
@@ -45,6 +47,44 @@ def test_mails_that_ended_before_mail_ttl_s_are_forgotten(
     monkeypatch.setattr(housekeeping, "PART", 2)
     assert run(housekeeping.forget_old_mails) == 3
     assert ids("emails") == [3, 5]
+
+
+def test_mails_whose_job_is_gone_end_where_they_are_seen_and_all_others_wait_on(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(reader: int) -> None:
+        send_email(f"reader{reader}@example.com", "confirm_subscription", genres=[], confirm_url="", days=1)
+
+    for reader in (1, 2, 3):
+        send(reader)
+    ledger.mark_sending(3)
+    tasks.huey.flush()
+    send(4)
+    tasks.huey.cancel(by_hand.details(4)["job"])  # the row followed its job
+    send(5)
+    monkeypatch.setattr(housekeeping, "PART", 1)
+    for _ in range(2):
+        run(housekeeping.end_mails_without_a_job)
+        states = [mail["state"] for mail in by_hand.find()[::-1]]
+        assert states == ["failed", "failed", "unknown", "cancelled", "queued"]
+    assert by_hand.details(1)["words"] == "its job is gone: the queue was emptied"
+    assert len(troubles.find()) == 2
+    send_again(1)
+    run(housekeeping.end_mails_without_a_job)
+    assert by_hand.details(1)["state"] == "queued"
+
+
+@pytest.mark.parametrize("state", ["scheduled", "ready", "running"])
+def test_a_mail_whose_job_lives_is_left_alone(app: Flask, state: str) -> None:
+    send_email("cleo@example.com", "confirm_subscription", genres=[], confirm_url="", days=1)
+    change = {
+        "scheduled": "run_at = 9e9",
+        "ready": "ready_at = 1",
+        "running": "instance = 'i1', started_at = 1",
+    }
+    database.write(lambda c: c.execute(f"UPDATE jobs SET state = '{state}', {change[state]}"))
+    run(housekeeping.end_mails_without_a_job)
+    assert by_hand.details(1)["state"] == "queued"
 
 
 def test_subscriptions_that_nobody_confirmed_within_confirm_ttl_s_are_forgotten(app: Flask) -> None:

@@ -5,21 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from huey.exceptions import CancelExecution, ResultTimeout, RetryTask, TaskException
 
-from tests.engine_rig import PATIENCE_S, Rig, rig_in
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+from tests.engine_rig import PATIENCE_S, Rig
 
 
 class Flaky:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +13,7 @@ from huey import signals
 from huey.api import Task
 from huey.exceptions import CancelExecution, TaskLockedException, TaskTimeout
 
-from tests.engine_rig import Rig, rig_in
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
-
+from tests.engine_rig import Rig
 
 # Locks and rates
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +12,14 @@ from huey import chord, group
 from huey.exceptions import TaskException
 
 from app.errors import DeadlockError, PayloadError
-from tests.engine_rig import PATIENCE_S, Rig, rig_in
+from tests.engine_rig import PATIENCE_S, Rig
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(rig: Rig) -> Rig:
     """A queue of the test's own, with a table of numbers beside it."""
-    with rig_in(tmp_path) as rig:
-        rig.database.write(lambda connection: connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL)"))
-        yield rig
-
-
-@pytest.fixture
-def give(rig: Rig) -> Any:
-    """A task that returns what it is given."""
-    return rig.huey.task(name="give")(lambda *values: values[0] if values else None)
+    rig.database.write(lambda connection: connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL)"))
+    return rig
 
 
 def fail() -> None:

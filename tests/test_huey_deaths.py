@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,20 +12,7 @@ from huey.exceptions import TaskException
 
 from tasks.engine import upkeep
 from tasks.engine.upkeep import Ages
-from tests.engine_rig import Rig, Threads, rig_in, sleeps_for, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def give(rig: Rig) -> Any:
-    """A task that returns what it is given."""
-    return rig.huey.task(name="give")(lambda value=None: value)
+from tests.engine_rig import Rig, Threads, sleeps_for, until
 
 
 @pytest.fixture

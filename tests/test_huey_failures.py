@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,6 @@ from tasks.engine import jobs
 from tasks.engine.jobs import NewJob
 from tasks.engine.running import MAX_WAITS
 from tests.engine_rig import Rig, rig_in, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def give(rig: Rig) -> Any:
-    """A task that returns what it is given."""
-    return rig.huey.task(name="give")(lambda value=None: value)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,6 @@ from huey.utils import SKIPPED, Error
 from app.errors import JobTooLargeError, PayloadError, QueueFullError
 from tasks.engine.codec import RemoteError
 from tests.engine_rig import Rig, rig_in
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine_rig import Rig, rig_in
+from tests.engine_rig import Rig
 
 Order = Callable[..., Any]
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def rig(rig: Rig) -> Rig:
     """A queue beside a table of orders, each of which has its job."""
-    with rig_in(tmp_path) as rig:
-        rig.database.write(lambda c: c.execute("CREATE TABLE orders (job TEXT, state TEXT, reason TEXT)"))
-        yield rig
+    rig.database.write(lambda c: c.execute("CREATE TABLE orders (job TEXT, state TEXT, reason TEXT)"))
+    return rig
 
 
 def close(connection: sqlite3.Connection, job: str, state: str, reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,7 @@ from huey.exceptions import TaskException
 
 from app.errors import PostroomError
 from tasks.engine.durable import DurableHuey
-from tests.engine_rig import PATIENCE_S, Rig, Threads, rig_in, sleeps_for, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def give(rig: Rig) -> Any:
-    """A task that returns what it is given."""
-    return rig.huey.task(name="give")(lambda *values: values[0] if values else None)
+from tests.engine_rig import PATIENCE_S, Rig, Threads, sleeps_for, until
 
 
 def test_a_job_enqueued_twice_under_one_id_runs_once(rig: Rig, give: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,7 @@ import pytest
 
 from tasks.engine.instances import Instance, file_lock, try_lock
 from tests.engine_child import child
-from tests.engine_rig import Rig, rig_in, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+from tests.engine_rig import Rig, until
 
 
 def make_instance(rig: Rig) -> Instance:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from app.errors import QueueFullError
 from tasks.engine.jobs import ClaimedJob, Ending, NewJob
 from tests.engine_rig import Threads
-from tests.queue_rig import NOW, Queue, queue_in
+from tests.queue_rig import NOW, Queue
 
 RETRY = Ending("ready", error="ValueError: again", retries=1, retry_delay=2.5)
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue."""
-    with queue_in(tmp_path) as queue:
-        yield queue
 
 
 # Claim

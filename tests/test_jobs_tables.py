@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +10,7 @@ import pytest
 from tasks.engine import claims, jobs, queries
 from tasks.engine.jobs import ChordPart, Ending
 from tests.engine_rig import Threads
-from tests.queue_rig import NOW, Queue, queue_in
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue."""
-    with queue_in(tmp_path) as queue:
-        yield queue
-
+from tests.queue_rig import NOW, Queue
 
 # Chords
 
@@ -179,6 +169,7 @@ PLANS = {
         {"before_id": 9, "looked_at": 9, "text": "", "limit": 9, "task": "t"},
         "jobs_failed_by_task",
     ),
+    "live": (queries.LIVE, ('["one", "two"]',), "sqlite_autoindex_jobs_1 (uuid=?)"),
     "last move": (queries.LAST_MOVE, (), "jobs_ended"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.database import database
-from app.mail import inbox, ledger
+from app.mail import by_hand, inbox, ledger
 from app.mail.message import Message
 from app.mail.replies import Reply
 
@@ -140,6 +140,13 @@ def test_redriven_mail_gets_all_its_tries_again() -> None:
     assert job_redriven(email_id)
     assert (row(email_id)["tries"], len(attempts(email_id))) == (0, 2)
     assert row(email_id)["expires_at"] >= before
+
+
+def test_mails_are_counted_by_state_and_no_further_than_is_asked_for() -> None:
+    for number, state in enumerate(["queued", "queued", "queued", "sent"]):
+        add_in_state_as(number, state)
+    assert by_hand.counts() == dict.fromkeys(STATES, 0) | {"queued": 3, "sent": 1}
+    assert by_hand.counts(["queued", "sent", "failed"], 2) == {"queued": 2, "sent": 1, "failed": 0}
 
 
 def test_old_mail_is_forgotten_but_none_that_still_waits() -> None:

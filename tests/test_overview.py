@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,23 +11,15 @@ import pytest
 from app.errors import InvalidInputError
 from tasks.engine import claims, jobs, overview, shelf
 from tasks.engine.jobs import Ending, NewJob
-from tests.engine_rig import PATIENCE_S, Rig, rig_in, until
-from tests.queue_rig import NOW, Queue, queue_in
+from tests.engine_rig import PATIENCE_S, Rig, until
+from tests.queue_rig import NOW, Queue
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
+def queue(queue: Queue) -> Queue:
     """A queue with one instance of two workers."""
-    with queue_in(tmp_path) as queue:
-        join(queue, "i1", threads=2)
-        yield queue
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue with its consumer."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+    join(queue, "i1", threads=2)
+    return queue
 
 
 def join(queue: Queue, instance: str, threads: int, state: str = "running") -> None:
@@ -302,6 +292,17 @@ def test_one_search_looks_at_so_many_jobs_and_says_where_to_go_on(
 def test_a_state_that_is_none_is_refused(rig: Rig) -> None:
     with pytest.raises(InvalidInputError, match="asleep"):
         rig.huey.list_jobs("asleep")
+
+
+def test_tasks_are_named_that_the_code_has_that_had_jobs_or_are_paused(rig: Rig) -> None:
+    gone = rig.huey.task(name="gone")(lambda: None)
+    gone()
+    gone.unregister()
+    rig.huey.task(name="new")(lambda: None)
+    rig.huey.pause("planned")
+    rig.huey.pause()
+    names = rig.huey.task_names()
+    assert {name.rpartition(".")[2] for name in names} == {"gone", "new", "planned"}
 
 
 def test_pauses_are_told_while_they_last(rig: Rig) -> None:

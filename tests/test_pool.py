@@ -31,12 +31,6 @@ class Clock:
 
 
 @pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

@@ -6,8 +6,6 @@ import json
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,6 @@ import tasks
 from app.errors import InvalidInputError
 from tasks.engine import progress
 from tests.engine_rig import PATIENCE_S, Rig, Threads, rig_in, sleeps_for, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,7 @@ from huey.exceptions import TaskException
 from huey.utils import SKIPPED
 
 from tasks.engine import shelf
-from tests.engine_rig import PATIENCE_S, Rig, rig_in, until
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue of the test's own."""
-    with rig_in(tmp_path) as rig:
-        yield rig
+from tests.engine_rig import PATIENCE_S, Rig, until
 
 
 class Mood:
@@ -45,12 +37,6 @@ def mood() -> Mood:
 def fickle(rig: Rig, mood: Mood) -> Any:
     """A task that fails until the mood is better."""
     return rig.huey.task(name="fickle", retries=1)(lambda n=0: mood(n))
-
-
-@pytest.fixture
-def give(rig: Rig) -> Any:
-    """A task that returns what it is given."""
-    return rig.huey.task(name="give")(lambda value=None: value)
 
 
 def name_of(rig: Rig, task: Any) -> str:
@@ -151,6 +137,30 @@ def test_a_redrive_of_ten_thousand_is_one_commit(rig: Rig, fickle: Any) -> None:
     rig.database.write(lambda connection: connection.execute(sql))
     with rig.commits() as count:
         assert (rig.huey.redrive(), count()) == (10_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("which", "step"),
+    [
+        ({"uuid": "one"}, r"SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 \(uuid=\?\)"),
+        ({"task": "fickle"}, r"SEARCH jobs USING INDEX jobs_failed_by_task \(task=\?\)"),
+        ({"uuid": "one", "task": "fickle"}, r"SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 \(uuid=\?\)"),
+        ({}, r"SCAN jobs USING INDEX jobs_failed"),
+    ],
+)
+def test_a_redrive_walks_no_further_along_the_shelf_than_it_must(
+    rig: Rig, which: dict[str, str], step: str
+) -> None:
+    asked: list[str] = []
+
+    def plan(connection: sqlite3.Connection) -> str:
+        connection.set_trace_callback(asked.append)
+        shelf.redrive(connection, 1.0, **which)
+        connection.set_trace_callback(None)
+        (update,) = [sql for sql in asked if sql.startswith("UPDATE jobs")]
+        return " | ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {update}"))
+
+    assert re.fullmatch(step, rig.database.write(plan))
 
 
 # Cancel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,12 +17,6 @@ PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, q
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
 """For servers that are silent; others may take their time on a busy machine."""
 BEFORE_THE_DOT = ("connect", "ehlo", "mail", "rcpt", "data")
-
-
-@pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
 
 
 def connection_to(sink: SmtpSink) -> Conversation:

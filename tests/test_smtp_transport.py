@@ -29,12 +29,6 @@ PATIENT = Limits(connect_s=20, command_s=20, dot_s=20, quit_s=0.2)
 
 
 @pytest.fixture
-def sink() -> Iterator[SmtpSink]:
-    with SmtpSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def transport(sink: SmtpSink) -> Iterator[SmtpTransport]:
     transport = SmtpTransport(sink.url, "post@example.com", PATIENT)
     yield transport

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tasks.engine import jobs, shelf, upkeep
 from tasks.engine.clock import Clock
 from tasks.engine.jobs import ChordPart
 from tasks.engine.upkeep import BATCH_ROWS, KEEP_DONE_ROWS, KEEP_DONE_S, Ages
-from tests.engine_rig import Rig, rig_in, until
+from tests.engine_rig import Rig, until
 from tests.queue_rig import NOW, Queue, queue_in
 
 AGES = Ages(result_s=100, done_s=200, failed_s=300)
@@ -46,20 +45,6 @@ def prune_all(queue: Queue, ages: Ages = AGES) -> None:
 
 def count(queue: Queue, table: str = "jobs") -> int:
     return int(queue.all(f"SELECT COUNT(*) FROM {table}")[0][0])
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """An empty queue."""
-    with queue_in(tmp_path) as queue:
-        yield queue
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A queue with its consumer."""
-    with rig_in(tmp_path) as rig:
-        yield rig
 
 
 # Jobs

@@ -26,7 +26,7 @@ MAX_NAP_S = 1.0
 """A shorter wait for MAIL_PER_MINUTE is slept; a longer one pauses the lane, and the thread is free."""
 
 MAX_UNKNOWN_TRIES = 3
-"""Each of them may have sent the mail: who is to have it gets at most one copy more."""
+"""Tries of a mail that may have sent it, whether an answer or a process was lost: so many copies at most."""
 
 SPREAD = 0.2
 """Each wait is longer or shorter by up to this part of it, so that mails refused together come back apart."""
@@ -115,11 +115,12 @@ def _look_back(email: Email, way: Transport) -> None:
     """See to a mail that an earlier try may have sent."""
     if email.maybe_sent_at is None:
         return
+    is_lost = email.state == "sending"  # with its process, so it is not written down yet
     words = "the process ended before the answer was written down"
-    reply = Reply("dot", None, "", words) if email.state == "sending" or email.reply is None else email.reply
-    if not _may_go_twice(email, way):
+    reply = Reply("dot", None, "", words) if is_lost or email.reply is None else email.reply
+    if not _may_go_again(email, way, history.unknown_tries(email.id) + is_lost):
         raise UnknownOutcomeError(reply)
-    if email.state == "sending":
+    if is_lost:
         ledger.requeue(email.id, reply, email.began_at, "unknown")
 
 
@@ -130,7 +131,7 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
         if email.state == "queued":  # it was lost in this try, not in one before
             # One lost answer happens. The second in a row is the server's fault: no more mail is lost to it.
             error.pause_s = lanes.note_fault(way.name, error.reply, (0, *settings.mail_pause_delays_s))
-        if _may_go_twice(email, way) and history.unknown_tries(email.id) < MAX_UNKNOWN_TRIES:
+        if _may_go_again(email, way, history.unknown_tries(email.id) + 1):
             verdict = Verdict.LATER
     if verdict is Verdict.LANE:
         ledger.requeue(email.id, error.reply, email.began_at, "lane")
@@ -162,8 +163,10 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
     raise error
 
 
-def _may_go_twice(email: Email, way: Transport) -> bool:
+def _may_go_again(email: Email, way: Transport, unknown_tries: int) -> bool:
     """Say whether a mail that may have been sent may go again: by its policy, or since it is taken once only."""
+    if unknown_tries >= MAX_UNKNOWN_TRIES:
+        return False
     age_s = (datetime.now(UTC) - (email.maybe_sent_at or email.began_at)).total_seconds()
     return email.policy == "retry" or age_s < way.idempotent_for_s
 

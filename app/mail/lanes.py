@@ -33,7 +33,16 @@ class Lane:
 def find(name: str) -> Lane:
     """Return a lane; one that never had trouble has no row."""
     row = database.read_one("SELECT * FROM mail_lanes WHERE name = ?", (name,))
-    return Lane(name, row["faults"], row["paused_until"], row["reason"]) if row else Lane(name, 0, 0.0, "")
+    return _lane(row) if row else Lane(name, 0, 0.0, "")
+
+
+def find_all() -> list[Lane]:
+    """Return every lane that has a row, by name."""
+    return [_lane(row) for row in database.read("SELECT * FROM mail_lanes ORDER BY name")]
+
+
+def _lane(row: sqlite3.Row) -> Lane:
+    return Lane(row["name"], row["faults"], row["paused_until"], row["reason"])
 
 
 def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | None = None) -> float:

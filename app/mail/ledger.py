@@ -248,6 +248,13 @@ def move(
 # The row follows its job, in the job's own commit
 
 
+def waiting_jobs() -> list[str]:
+    """Return the jobs of the mails that wait, or are on their way."""
+    return [
+        row["job"] for row in database.read("SELECT job FROM emails WHERE state IN ('queued', 'sending')")
+    ]
+
+
 def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str) -> None:
     """queued -> failed or cancelled (as the job), but unknown if it may have been sent: no try follows."""
     rows = connection.execute(

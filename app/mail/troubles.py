@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from app.database import database
+from app.mail import by_hand, lanes
 from app.mail.ledger import utc_text
 
 
@@ -17,16 +18,16 @@ def find(now: float | None = None) -> list[str]:
 
 def _paused_lanes(now: float) -> list[str]:
     # The server's words stay in the log and with the operator: they may name accounts.
-    rows = database.read("SELECT paused_until FROM mail_lanes WHERE paused_until > ?", (now,))
     return [
         "The mail server cannot be used, so all mail waits; the next try is at "
-        f"{datetime.fromtimestamp(row['paused_until'], UTC):%Y-%m-%dT%H:%M:%SZ}. The log says what ails it."
-        for row in rows
+        f"{datetime.fromtimestamp(lane.paused_until, UTC):%Y-%m-%dT%H:%M:%SZ}. The log says what ails it."
+        for lane in lanes.find_all()
+        if lane.paused_until > now
     ]
 
 
 def _unknown() -> list[str]:
-    count = _count("state = 'unknown'")
+    count = by_hand.counts(["unknown"])["unknown"]
     if not count:
         return []
     mails = "1 mail" if count == 1 else f"{count} mails"
@@ -35,13 +36,9 @@ def _unknown() -> list[str]:
 
 def _refused(now: float) -> list[str]:
     yesterday = utc_text(datetime.fromtimestamp(now, UTC) - timedelta(days=1))
-    count = _count("state = 'failed' AND answered_at > ?", yesterday)
+    sql = "SELECT COUNT(*) FROM emails WHERE state = 'failed' AND answered_at > ?"
+    count = database.read(sql, (yesterday,))[0][0]
     if not count:
         return []
     mails = "1 mail" if count == 1 else f"{count} mails"
     return [f"{mails} could not be sent in the last 24 hours; see /api/emails?state=failed."]
-
-
-def _count(where: str, *values: str) -> int:
-    row = database.read_one(f"SELECT COUNT(*) FROM emails WHERE {where}", values)
-    return int(row[0]) if row else 0

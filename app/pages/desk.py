@@ -14,15 +14,13 @@ from werkzeug.wrappers import Response
 from app import doctor
 from app.doctor_data import Check, check_database, check_space
 from app.pages import desk_charts, desk_mail, desk_words
-from app.pages.desk_actions import known_tasks
 from app.pages.front_door import operator_only
-from app.pages.json_in import number_in_query
+from app.pages.json_in import MAX_ID, number_in_query
 from app.pages.json_out import with_moments
 from tasks import huey
 
 MINUTES = 60
 SHELF_LENGTH = 10
-MAX_ID = 2**63 - 1
 
 CHECKS_KEPT_S = 600.0
 """How long the desk believes what was found about this host: looking writes small files."""
@@ -92,7 +90,7 @@ def live() -> dict[str, Any]:
     """Return what changes by itself."""
     now = huey.now()
     overview = with_moments(huey.overview())
-    stats, pauses = huey.stats(MINUTES), {pause["task"]: pause for pause in with_moments(huey.pauses())}
+    stats, pauses = huey.stats(MINUTES), {pause["task"]: pause for pause in overview["pauses"]}
     minutes = [_minute(one) for one in stats["minutes"]]
     return {
         "now": datetime.fromtimestamp(now, UTC),
@@ -125,7 +123,7 @@ def shelf() -> dict[str, Any]:
         "next_before_id": page["next_before_id"],
         "chosen_task": task,
         "chosen_text": text,
-        "task_names": sorted(known_tasks() | {job["task"] for job in found} | ({task} if task else set())),
+        "task_names": sorted(huey.task_names() | ({task} if task else set())),
     }
 
 
@@ -149,9 +147,8 @@ def _minute(one: dict[str, Any]) -> dict[str, Any]:
 def _tasks(stats: list[dict[str, Any]], pauses: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Describe every task that ran, waits, is paused or could run, by name: rows that stay in their places."""
     seen = {one["task"]: one for one in stats}
-    names = sorted(known_tasks() - {""})
     return [
         {"task": name, **NO_STATS, **seen.get(name, {}), "pause": pauses.get(name)}
         | {"spark": desk_charts.sparkline(seen.get(name, NO_STATS)["recent_run_ms"])}
-        for name in names
+        for name in sorted(huey.task_names())
     ]

@@ -13,9 +13,9 @@ from werkzeug.wrappers import Response
 from app.database import database
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.mail import by_hand, suppressions
-from app.pages.desk_mail import MAX_ID
 from app.pages.desk_words import count_of
 from app.pages.front_door import operator_only
+from app.pages.json_in import MAX_ID
 from tasks import emails, huey
 
 REASON = "paused on the desk"
@@ -84,15 +84,9 @@ def resume() -> str:
 
 def _task() -> str:
     name = request.form.get("task", "")
-    if name and name not in known_tasks():
+    if name and name not in huey.task_names():
         raise NotFoundError(f"There is no task {name}.")
     return name
-
-
-def known_tasks() -> set[str]:
-    """Name the tasks that the code has, and those that are seen or paused though it has them no more."""
-    seen = {one["task"] for one in (*huey.stats()["tasks"], *huey.pauses())}
-    return set(huey._registry._registry) | seen
 
 
 # The shelf

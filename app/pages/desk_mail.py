@@ -8,16 +8,14 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from app.database import database
 from app.errors import InvalidInputError
 from app.mail import by_hand, lanes, suppressions, transports
 from app.mail.addresses import wire_address
 from app.mail.ledger import STATES
 from app.pages.front_door import operator_only
-from app.pages.json_in import number_in_query
+from app.pages.json_in import MAX_ID, number_in_query
 from app.pages.json_out import moment
 
-MAX_ID = 2**63 - 1
 COUNT_UP_TO = 10_000
 """More mails of a state are not counted, so that the page costs the same however long the ledger is."""
 
@@ -79,7 +77,7 @@ def mail(email_id: int) -> str:
 
 def live() -> dict[str, Any]:
     """Return what changes by itself: the lanes, and how many mails there are in each state."""
-    return {"mail_counts": counts(), "lanes": all_lanes()}
+    return {"mail_counts": by_hand.counts(up_to=COUNT_UP_TO + 1), "lanes": all_lanes()}
 
 
 def lists() -> dict[str, Any]:
@@ -104,23 +102,10 @@ def _with_moments(mail: dict[str, Any]) -> dict[str, Any]:
     return read | {"attempts": [_with_moments(attempt) for attempt in mail.get("attempts", ())]}
 
 
-COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM emails WHERE state = ? LIMIT ?)"
-
-
-def counts() -> dict[str, int]:
-    """Count the mails in each state, up to one more than COUNT_UP_TO."""
-    return {state: _count(state) for state in STATES}
-
-
-def _count(state: str) -> int:
-    row = database.read_one(COUNT, (state, COUNT_UP_TO + 1))
-    return int(row[0]) if row else 0
-
-
 def all_lanes() -> list[dict[str, Any]]:
     """Return the lane that mail leaves by now, and the others that had trouble."""
     here, now = transports.transport().name, time.time()
-    names = [row["name"] for row in database.read("SELECT name FROM mail_lanes ORDER BY name")]
+    others = [lane for lane in lanes.find_all() if lane.name != here]
     return [
         {
             "name": lane.name,
@@ -129,5 +114,5 @@ def all_lanes() -> list[dict[str, Any]]:
             "reason": lane.reason,
             "paused_until": moment(lane.paused_until) if lane.paused_until > now else None,
         }
-        for lane in map(lanes.find, [here, *(name for name in names if name != here)])
+        for lane in [lanes.find(here), *others]
     ]

@@ -11,10 +11,9 @@ from app.mail import by_hand
 from app.mail.addresses import wire_address
 from app.mail.ledger import STATES
 from app.pages.front_door import operator_only
-from app.pages.json_in import number_in_query
+from app.pages.json_in import MAX_ID, number_in_query
 from tasks import emails
 
-MAX_ID = 2**63 - 1
 ONE = f"/api/emails/<int(max={MAX_ID}):email_id>"
 
 bp = Blueprint("emails", __name__)

@@ -9,15 +9,15 @@ from typing import Any
 from flask import Blueprint, Response, current_app, render_template, request, url_for
 
 from app.errors import NotFoundError
+from app.mail import by_hand
 from app.mail import inbox as mailbox
 from app.mail.inbox import InboxEmail
 from app.pages import desk_mail, front_door, mail_parts
-from app.pages.json_in import number_in_query
+from app.pages.json_in import MAX_ID, number_in_query
 from app.pages.json_out import printable
 from app.pages.linked_text import linked
 
 PAGE_LENGTH = 50
-MAX_ID = 2**63 - 1
 LOOKS_AGAIN_S = 1
 VIEWS = ("text", "html", "headers", "source")
 # A mail may be written by anybody, so it runs no script, loads nothing and counts as another site.
@@ -132,8 +132,7 @@ def mails_as_json() -> dict[str, Any]:
 
 def _list() -> dict[str, Any]:
     emails = _emails(PAGE_LENGTH + 1)
-    counts = desk_mail.counts()
-    on_the_way = counts["queued"] + counts["sending"]
+    on_the_way = sum(by_hand.counts(("queued", "sending"), desk_mail.COUNT_UP_TO).values())
     seen = hashlib.sha256(repr((on_the_way, [email.id for email in emails])).encode()).hexdigest()[:16]
     before = request.args.get("before")
     return {

@@ -13,6 +13,9 @@ from app.errors import InvalidInputError
 
 Number = TypeVar("Number", int, float)
 
+MAX_ID = 2**63 - 1
+"""SQLite knows no larger number."""
+
 
 def json_object() -> dict[str, Any]:
     """Return the request's body, which must be a JSON object.

@@ -14,8 +14,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import tasks
-from app.database import database
-from app.mail import by_hand
+from app.mail import by_hand, lanes
+from app.mail.lanes import Lane
 from app.pages.front_door import operator_only
 
 HOUR_MINUTES = 60
@@ -53,10 +53,11 @@ class DatabaseCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of the queue, then those of mail."""
-        yield from _of_queue(tasks.huey.overview())
-        yield from _of_pauses(tasks.huey.pauses())
+        overview = tasks.huey.overview()
+        yield from _of_queue(overview)
+        yield from _of_pauses(overview["pauses"])
         yield from _of_last_hour(tasks.huey.stats(HOUR_MINUTES))
-        yield from _of_mail(by_hand.counts(), time.time())
+        yield from _of_mail(by_hand.counts(), lanes.find_all(), time.time())
 
 
 def _of_queue(overview: dict[str, Any]) -> Iterator[Metric]:
@@ -113,10 +114,9 @@ def _of_last_hour(stats: dict[str, Any]) -> Iterator[Metric]:
     yield _seconds("postroom_task_run_max_seconds", "Longest run of the last 60 minutes", seen, "run_ms_max")
 
 
-def _of_mail(counts: dict[str, int], now: float) -> Iterator[Metric]:
+def _of_mail(counts: dict[str, int], lanes: Iterable[Lane], now: float) -> Iterator[Metric]:
     yield _by_label("postroom_emails", "Mails in the ledger", "state", counts)
-    lanes = database.read("SELECT name, paused_until FROM mail_lanes")
-    left_s = {lane["name"]: max(0.0, lane["paused_until"] - now) for lane in lanes}
+    left_s = {lane.name: max(0.0, lane.paused_until - now) for lane in lanes}
     yield _by_label("postroom_mail_lane_pause_seconds", "How much longer a mail lane pauses", "lane", left_s)
 
 

@@ -1,6 +1,8 @@
 // Keeps the desk's numbers fresh: asks for the parts that change, and puts only what is new into the page, so that
 // focus, scroll and open details stay. Nothing is asked while the tab is hidden. Without it the page has a link.
 
+import { become } from "./become.js";
+
 const PERIOD_MS = 3000;
 const LONGEST_PERIOD_MS = 60000;
 
@@ -45,34 +47,7 @@ function show(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = desk.querySelector(`[data-part="${part.dataset.part}"]`);
-    if (old) patch(old, part);
-  }
-}
-
-// Makes `old` equal to `fresh`, touching only what differs.
-function patch(old, fresh) {
-  if (old.nodeType === Node.TEXT_NODE) {
-    if (old.data !== fresh.data) old.data = fresh.data;
-    return;
-  }
-  patchAttributes(old, fresh);
-  const after = [...fresh.childNodes];
-  for (const [place, child] of after.entries()) {
-    const there = old.childNodes[place];
-    if (!there) old.append(document.importNode(child, true));
-    else if (there.nodeName !== child.nodeName) there.replaceWith(document.importNode(child, true));
-    else patch(there, child);
-  }
-  while (old.childNodes.length > after.length) old.lastChild.remove();
-}
-
-function patchAttributes(old, fresh) {
-  for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  }
-  for (const { name } of [...old.attributes]) {
-    // Which details are open is the reader's choice.
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    if (old) become(old, part);
   }
 }
 

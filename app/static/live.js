@@ -6,6 +6,8 @@
 //   404  it is gone, so that was all
 // Retry-After says how many seconds to wait before asking again. A hidden tab asks nothing.
 
+import { become } from "./become.js";
+
 const SHORTEST_PAUSE_S = 0.3;
 const LONGEST_PAUSE_S = 30;
 const ANSWER_TAKES_AT_MOST_S = 40;
@@ -31,25 +33,6 @@ async function ask(address) {
   } finally {
     clearTimeout(patience);
     document.removeEventListener("visibilitychange", hangUp);
-  }
-}
-
-// Change only what differs, so that focus, selection and what is folded open stay as they are.
-function become(old, fresh) {
-  if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
-    old.replaceWith(fresh);
-  } else if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.data !== fresh.data) old.data = fresh.data;
-  } else {
-    for (const { name } of [...old.attributes]) {
-      if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-    }
-    for (const { name, value } of fresh.attributes) {
-      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    }
-    const [before, after] = [[...old.childNodes], [...fresh.childNodes]];
-    before.slice(after.length).forEach((node) => node.remove());
-    after.forEach((node, place) => (before[place] ? become(before[place], node) : old.append(node)));
   }
 }
 

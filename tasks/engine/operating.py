@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
-from tasks.engine import overview, shelf, stats
+from tasks.engine import overview, queries, shelf, stats
 from tasks.engine.running import RunningHuey
 
 
@@ -77,6 +79,11 @@ class OperatedHuey(RunningHuey):
         """Describe a job for its holder, or return None; times are unix seconds."""
         return overview.job(self.database, self.serializer, uuid)
 
+    def live(self, uuids: Iterable[str]) -> set[str]:
+        """Return those of the jobs that wait or run."""
+        asked = json.dumps(list(uuids))
+        return {row["uuid"] for row in self.database.read(queries.LIVE, (asked,))}
+
     def overview(self) -> dict[str, Any]:
         """Describe the queue, its workers and instances; times are unix seconds."""
         return overview.queue(self.database, self.now())
@@ -131,6 +138,11 @@ class OperatedHuey(RunningHuey):
     def pauses(self) -> list[dict[str, Any]]:
         """Describe what is paused: `task` ('' is the whole queue), `reason`, `until_at` (None: until resumed)."""
         return overview.pauses(self.database, self.now())
+
+    def task_names(self) -> set[str]:
+        """Name the tasks that the code has, and those that had jobs or are paused though it has them no more."""
+        seen = {row["task"] for row in self.database.read(queries.TASK_NAMES)}
+        return seen | set(self._registry._registry)
 
     def cron(self) -> list[dict[str, Any]]:
         """Describe every periodic task: when it fires next (None: over a month away) and ran last (None: never)."""

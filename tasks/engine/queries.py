@@ -42,6 +42,10 @@ SELECT number, outcome, started_at, ended_at, error, traceback FROM attempts WHE
 """
 NEXT_RUN_AT = "SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled'"
 STATE = "SELECT state FROM jobs WHERE uuid = ?"
+LIVE = """
+SELECT uuid FROM jobs
+WHERE uuid IN (SELECT value FROM json_each(?)) AND state IN ('scheduled', 'ready', 'running')
+"""
 VERSION = "SELECT state, claim, progress FROM jobs WHERE uuid = ?"
 PAUSES = "SELECT task, reason, until_at FROM pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
 COUNTS = """
@@ -102,4 +106,5 @@ FLOW = """
 SELECT TOTAL(enqueued) AS arrived, TOTAL(done + failed + cancelled) AS left FROM job_minutes
 WHERE minute BETWEEN ? AND ?
 """
+TASK_NAMES = "SELECT task FROM task_counts UNION SELECT task FROM pauses WHERE task <> ''"
 TASKS = "SELECT task, ready, scheduled, running, last_run_at, last_runs_ms FROM task_counts"

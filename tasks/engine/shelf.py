@@ -14,12 +14,14 @@ def redrive(
 
     Returns: (uuid, task) of each.
     """
+    # A condition that is not asked for is not there at all: so SQLite sees which index holds just those rows.
+    asked = {"uuid": uuid, "task": task}
+    which = "".join(f" AND {column} = :{column}" for column, value in asked.items() if value is not None)
     rows = connection.execute(
-        "UPDATE jobs SET state = 'ready', ready_at = ?, finished_at = NULL, error = NULL, result = NULL,"
+        "UPDATE jobs SET state = 'ready', ready_at = :now, finished_at = NULL, error = NULL, result = NULL,"
         " attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
-        " WHERE state = 'failed' AND (?2 IS NULL OR uuid = ?2) AND (?3 IS NULL OR task = ?3)"
-        " RETURNING uuid, task",
-        (now, uuid, task),
+        f" WHERE state = 'failed'{which} RETURNING uuid, task",
+        {"now": now} | asked,
     )
     return [(row["uuid"], row["task"]) for row in rows.fetchall()]
 
