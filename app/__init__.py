@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from app.settings import Settings
+    from tasks.engine.durable import DurableHuey
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -42,7 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.sqlite_synchronous,
         [tasks.huey.migrations, catalogue.migrations, ledger.migrations],
     )
-    tasks.huey.attach(database, settings, app.app_context)
+    tasks.huey.attach(database, settings, app.app_context, make_queue_in_child)
     app.extensions.update(
         settings=settings,
         database=database,
@@ -50,3 +51,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     pages.register(app)
     return app
+
+
+def make_queue_in_child(settings: Settings) -> DurableHuey:
+    """Build the app in a process that runs bodies of tasks with process=True, and return its queue."""
+    import tasks
+    from app import logs
+
+    logs.configure(settings.log_level, settings.secrets)
+    create_app(settings)
+    return tasks.huey

@@ -51,6 +51,23 @@ def hang() -> None:
     threading.Event().wait()
 
 
+@tasks.task(process=True)
+def compute(seconds: float, marker: str) -> int:
+    """Write a line, compute for some time, write a line; return the process it was."""
+    note(marker, "start")
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        pass
+    note(marker, "end")
+    return os.getpid()
+
+
+@tasks.task(process=True, timeout=1)
+def hang_in_process() -> None:
+    """Never return, in a process of its own."""
+    threading.Event().wait()
+
+
 def note(marker: str, what: str) -> None:
     """Append a line to the file in which tests see what really ran; one write(), so kills tear nothing."""
     line = f"{what} {marker} {os.getpid()} {time.time()}\n".encode()
@@ -116,6 +133,14 @@ def make() -> Flask:
             hung = [hang().id for _ in range(body["hanging"])]
             others = [slow(0, str(n)).id for n in range(body["others"])]
         return {"hung": hung, "others": others}
+
+    @app.post("/api/test/processes")
+    def start_in_processes() -> dict[str, list[str]]:
+        """Enqueue bodies that compute in processes of their own, and some that hang there."""
+        body = request.get_json()
+        with database.transaction():
+            computing = [compute(body["seconds"], str(n)).id for n in range(body["computing"])]
+            return {"hung": [hang_in_process().id for _ in range(body["hanging"])], "computing": computing}
 
     @app.post("/api/test/book")
     def add_book_and_die() -> dict[str, str]:

@@ -70,6 +70,8 @@ NAMES: list[tuple[Any, str]] = [
     (a_task, "expires_resolved"),
     (a_task, "resolve_expires"),
     (a_task, "retry_backoff"),
+    (a_task, "_deadline"),
+    (a_huey._registry, "create_message"),
     (huey.api, "TaskWrapper"),
     (huey.api, "ResultGroup"),
     (huey.exceptions, "RETRYING_EXCEPTIONS"),

@@ -16,6 +16,7 @@ from huey.consumer import Consumer, Worker
 
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tasks.engine import jobs
+from tasks.engine.body_processes import IDLE_S
 from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
@@ -161,6 +162,7 @@ class EmbeddedConsumer(Consumer):
         self._supervisor.join(self._left_s() + 1)
         for thread in [] if self._recycling else self._threads():
             thread.join(self._left_s())
+        self.huey.body_processes.end_unused(0)
         self.huey.notify_interrupted_tasks()
         if not any(thread.is_alive() for thread in self._threads()):
             self.instance.leave()
@@ -225,6 +227,7 @@ class EmbeddedConsumer(Consumer):
             try:
                 if self._consuming:
                     self.check_worker_health()
+                    self.huey.body_processes.end_unused(IDLE_S)
                 else:
                     self.instance.sweep()
                     self.huey.has_siblings = bool(self.instance.others())

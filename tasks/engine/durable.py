@@ -12,12 +12,14 @@ from typing import Any
 
 from huey import Huey, signals
 from huey.api import ResultGroup, chord, group
+from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
 from tasks.engine import jobs, overview, queries
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.body_processes import BodyProcesses, Make
 from tasks.engine.codec import JsonSerializer
 from tasks.engine.cron import NextFires
 from tasks.engine.operating import OperatedHuey
@@ -46,9 +48,18 @@ class DurableHuey(OperatedHuey):
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
 
     def attach(
-        self, database: Database, settings: Settings, context: Callable[[], AbstractContextManager[Any]]
+        self,
+        database: Database,
+        settings: Settings,
+        context: Callable[[], AbstractContextManager[Any]],
+        make_in_child: Make | None = None,
     ) -> None:
-        """Say which database holds the queue and in which context bodies run; the last app made wins."""
+        """Say which database holds the queue and in which context bodies run; the last app made wins.
+
+        `make_in_child`, a function of a module, makes this queue again in a process that runs bodies.
+        """
+        self.body_processes.end_unused(0)
+        self.body_processes = BodyProcesses(self, make_in_child, settings)
         self._database, self._context = database, context
         self.max_pending_jobs, self.max_job_bytes = settings.max_pending_jobs, settings.max_job_bytes
         self.ages = Ages(settings.result_ttl_s, settings.done_ttl_s, settings.failed_ttl_s)
@@ -80,6 +91,8 @@ class DurableHuey(OperatedHuey):
         Beside Huey's options: `max_delay` (caps the back-off), `jitter` (spreads it), `retry_on` and
         `give_up_on` (tuples of exceptions), `limit` (so many at once), `if_not_done(connection, uuid, state,
         reason)` and `if_redriven(connection, uuid)`, which write what follows from it in the job's own commit.
+        With `process=True` the body runs in a child process: however much it computes, pages stay fast, and a
+        body that runs longer than `timeout` is killed. The function stands at the top of its module.
         Units: retry_delay, max_delay, timeout in seconds.
         """
         return super().task(timeout=timeout, **options)
@@ -95,7 +108,13 @@ class DurableHuey(OperatedHuey):
 
         An entry is the job's argument, or the tuple of its arguments. A call that raises is made again for
         each job alone, so that only the bad one fails.
+        Raises: ConfigurationError with `process=True`: a batch runs on its worker's thread.
         """
+        if options.get("process"):
+            raise ConfigurationError(
+                "batch_task() found process=True: a batch runs on a thread. Have its body enqueue a task with "
+                "process=True for what takes much computing."
+            )
 
         def decorate(func: Callable[[list[Any]], Any]) -> Any:
             @wraps(func)

@@ -21,6 +21,8 @@ from app.errors import DeadlockError, JobTooLargeError, PostroomError
 from tasks.engine import jobs
 from tasks.engine.batches import Batch, next_batch_at
 from tasks.engine.bell import EndCalls
+from tasks.engine.body_messages import traceback_of
+from tasks.engine.body_processes import OVERDUE_AFTER_S, BodyProcesses, Unstorable
 from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
 from tasks.engine.progress import Progress, as_text
 from tasks.engine.upkeep import Ages
@@ -46,11 +48,14 @@ class NotingHuey(Huey):
     max_job_bytes = 262_144
     ages = Ages()
     end_calls: EndCalls
+    is_in_child = False
+    """Whether this is a process that runs bodies for its parent."""
 
     def __init__(self, name: str, **options: Any) -> None:
         self._here = _Here()
         self._database: Database | None = None
         self._context: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.body_processes = BodyProcesses(self)
         super().__init__(name, **options)
         self.signal(*ENDED_BY_SIGNAL)(self._note_signal)
 
@@ -112,7 +117,7 @@ class NotingHuey(Huey):
         except BaseException as raised:
             error = raised if isinstance(raised, Exception) else BodyExitError(raised)
             if outcome is not None:
-                outcome.note_exception(error, traceback.format_exc())
+                outcome.note_exception(error, traceback_of(raised))
             if not may_retry(task, error):
                 task.retries = 0
             if error is raised:
@@ -124,9 +129,24 @@ class NotingHuey(Huey):
                 outcome.in_body = False
 
     def call_body(self, task: Any, run_body: Callable[[Any], Any]) -> Any:
-        """Call a body: the job's own, or once that of the batch it is in."""
-        batch = self._here.batch
-        return run_body(task) if batch is None else batch.call(task)
+        """Call a body: the job's own, perhaps in another process, or once that of the batch it is in."""
+        batch, outcome = self._here.batch, self._here.outcome
+        if batch is not None:
+            return batch.call(task)
+        if outcome is not None and getattr(task, "process", False) and not self.is_in_child:
+            return self.body_processes.run(task, outcome)
+        return run_body(task)
+
+    @contextmanager
+    def noting(self, job: jobs.ClaimedJob) -> Iterator[Outcome]:
+        """Note in an Outcome what the present thread does to run a job."""
+        outcome = self._here.outcome = Outcome(job.uuid, job)
+        try:
+            yield outcome
+        finally:
+            self._here.outcome = None
+            if outcome.reporter is not None:
+                outcome.progress = outcome.reporter.close()
 
     def fail_visibly(self, outcome: Outcome, task: Any, error: BaseException) -> None:
         """Turn an outcome into a failure that its result, its pipeline, its handler and its chord can see."""
@@ -172,6 +192,8 @@ class NotingHuey(Huey):
         if outcome is None:
             super().put_result(key, data)
             return
+        if isinstance(data, Unstorable):
+            raise data.error
         encoded = self.serializer.serialize(data)
         if not isinstance(data, Error):  # a failure is bounded already
             self._check_size(encoded, "the result")
@@ -185,10 +207,20 @@ class NotingHuey(Huey):
         outcome = self._notes()
         if outcome is None:
             return bool(super().delete(key))
+        if key == f"r:{outcome.uuid}":  # Huey forgets it after each body, flag or no flag: so without looking
+            outcome.deleted_keys.append(key)
+            return True
         found = self.storage.has_data_for_key(key)
         if found:
             outcome.deleted_keys.append(key)
         return bool(found)
+
+    def is_revoked(self, task: Any, timestamp: dt.datetime | None = None, peek: bool = True) -> bool:
+        """Say whether a task is revoked; most claims have seen already that nothing at all is."""
+        outcome = self._notes()
+        if outcome is not None and outcome.job is not None and not outcome.job.any_revoked:
+            return False
+        return bool(super().is_revoked(task, timestamp, peek))
 
     def _new_job(self, task: Any) -> jobs.NewJob:
         if not isinstance(task.id, str):
@@ -202,7 +234,10 @@ class NotingHuey(Huey):
         every_s = getattr(task, "batch_every_s", None)
         if run_at is None and every_s:
             run_at = next_batch_at(self.now(), every_s)
-        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at, task.timeout)
+        overdue_s = task.timeout
+        if overdue_s and getattr(task, "process", False):
+            overdue_s += OVERDUE_AFTER_S
+        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at, overdue_s)
 
     def _check_size(self, data: bytes, what: str) -> None:
         if len(data) > self.max_job_bytes:

@@ -138,24 +138,20 @@ class RunningHuey(NotingHuey):
         return outcome
 
     def _run_one(self, job: jobs.ClaimedJob, timestamp: dt.datetime) -> Outcome:
-        outcome = self._here.outcome = Outcome(job.uuid, job)
         task = None
-        try:
-            task = self._task_of(job)
-            self.execute(task, timestamp)
-            if outcome.waited and job.waits >= getattr(task, "max_waits", MAX_WAITS):
-                raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
-        except BaseException as error:
-            # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook that
-            # calls sys.exit(), a bug.
-            log.exception("Job %s (%s) fails", job.uuid, job.task)
-            self.fail_visibly(outcome, task, error)
-            if task is None:
-                self._report_unread(job, error)
-        finally:
-            self._here.outcome = None
-            if outcome.reporter is not None:
-                outcome.progress = outcome.reporter.close()
+        with self.noting(job) as outcome:
+            try:
+                task = self._task_of(job)
+                self.execute(task, timestamp)
+                if outcome.waited and job.waits >= getattr(task, "max_waits", MAX_WAITS):
+                    raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
+            except BaseException as error:
+                # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook
+                # that calls sys.exit(), a bug.
+                log.exception("Job %s (%s) fails", job.uuid, job.task)
+                self.fail_visibly(outcome, task, error)
+                if task is None:
+                    self._report_unread(job, error)
         return outcome
 
     def _report_unread(self, job: jobs.ClaimedJob, error: BaseException) -> None:
