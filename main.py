@@ -1,4 +1,4 @@
-"""The way in: `python3 main.py [serve|worker|jobs|backup|doctor|test]`, and `main.app` for `gunicorn main:app`.
+"""The way in: `python3 main.py [command]` (see USAGE), and `main.app` for `gunicorn main:app`.
 
 It parses on any Python 3 (no f-strings), so that an old one can say what is needed.
 """
@@ -28,9 +28,10 @@ USAGE = """usage: python3 main.py [command]
   jobs list|show|retry|cancel       look at jobs and run failed ones again; jobs --help tells more
   backup FILE                       copy the database, while the site runs, into a new file
   doctor                            which promises hold on this machine, and what to do about the others
-  test [--all] [pytest arguments]   the fast tests; with --all the slow ones too"""
+  test [--all] [pytest arguments]   the fast tests; with --all the slow ones too
+  benchmark [measure ...]           this kit beside others, measured on this machine; benchmark --help tells more"""
 
-COMMANDS = ("serve", "worker", "jobs", "backup", "doctor", "test")
+COMMANDS = ("serve", "worker", "jobs", "backup", "doctor", "test", "benchmark")
 
 
 def __getattr__(name: str) -> object:
@@ -153,6 +154,13 @@ def test(arguments: "list[str]") -> int:
     return int(pytest.main(strict + [argument for argument in arguments if argument != "--all"]))
 
 
+def benchmark(arguments: "list[str]") -> int:
+    """Measure this kit and others on this machine, and print the table."""
+    from tests.benchmarks import command
+
+    return command.run(arguments)
+
+
 def _groups(arguments: "list[str]") -> "tuple[str, ...]":
     """Name the groups of packages that the tests need; only --all opens a browser."""
     return ("dev", "browser") if "--all" in arguments else ("dev",)
@@ -168,9 +176,9 @@ def main(arguments: "list[str]") -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        install.ensure(_groups(rest) if command == "test" else ())
-        if command == "backup":
-            return backup(rest)  # its file is named from where the user stands
+        install.ensure(_groups(rest) if command in ("test", "benchmark") else ())
+        if command in ("backup", "benchmark"):  # their files are named from where the user stands
+            return backup(rest) if command == "backup" else benchmark(rest)
         os.chdir(PROJECT_DIR)
         if command in ("test", "jobs"):
             return test(rest) if command == "test" else jobs(rest)

@@ -86,6 +86,7 @@ def test_help_names_every_command() -> None:
         "backup",
         "doctor",
         "test",
+        "benchmark",
     ]
 
 
@@ -227,6 +228,11 @@ def test_slow():
 """
 
 
+def run_tests(copy: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `main.py test` of a copy, without the plugins of the tests at hand: to import them takes a second."""
+    return run("test", *arguments, folder=copy, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **variables)
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A small copy of the project with one sample of tests."""
@@ -247,14 +253,14 @@ def copy(tmp_path: Path) -> Path:
     ],
 )
 def test_the_fast_tests_run_or_all_of_them(copy: Path, arguments: list[str], summary: str) -> None:
-    process = run("test", *arguments, folder=copy)
+    process = run_tests(copy, *arguments)
     assert process.returncode == 0, process.stdout + process.stderr
     assert summary in process.stdout.splitlines()[-1]
 
 
 def test_a_failed_test_is_told_by_the_exit_status(copy: Path) -> None:
     (copy / "tests/test_sample.py").write_text("def test_it():\n    assert 1 == 2\n", "utf-8")
-    process = run("test", folder=copy)
+    process = run_tests(copy)
     assert process.returncode == 1
     assert "1 failed in" in process.stdout.splitlines()[-1]
 
@@ -280,17 +286,17 @@ def test_of_a_known_fault():
 
 def test_ci_takes_a_skipped_test_for_a_failed_one(copy: Path) -> None:
     (copy / "tests/test_sample.py").write_text(SKIPS, "utf-8")
-    process = run("test", "--all", folder=copy, CI="true")
+    process = run_tests(copy, "--all", CI="true")
     assert process.returncode == 1
     assert "skipped, which CI does not allow: no database server" in process.stdout
     assert "1 failed, 1 skipped, 1 xfailed, 1 error in" in process.stdout.splitlines()[-1]
-    process = run("test", "--all", folder=copy)
+    process = run_tests(copy, "--all")
     assert process.returncode == 0
     assert "3 skipped, 1 xfailed in" in process.stdout.splitlines()[-1]
 
 
 def test_ci_takes_a_skipped_module_for_a_failed_one(copy: Path) -> None:
     (copy / "tests/test_sample.py").write_text("import pytest\npytest.importorskip('nothing')\n", "utf-8")
-    process = run("test", "--all", folder=copy, CI="true")
+    process = run_tests(copy, "--all", CI="true")
     assert process.returncode == 2
     assert "1 error in" in process.stdout.splitlines()[-1]

@@ -1,0 +1,110 @@
+"""The machine, as Linux tells of it: what it is, what its disk can do, what processes use of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from tests.benchmarks.table import percentile
+
+PROC = Path("/proc")
+
+
+def description(folder: Path) -> str:
+    """Say in a line what machine this is, and on which file system `folder` lies."""
+    cpu = _first_match(r"model name\s*: (.*)", PROC / "cpuinfo") or platform.machine()
+    memory_kb = int(_first_match(r"MemTotal:\s*(\d+)", PROC / "meminfo") or 0)
+    cores = len(os.sched_getaffinity(0))
+    kernel = f"{platform.system()} {platform.release()}"
+    return f"{cpu}, {cores} cores, {memory_kb / 2**20:.0f} GiB, {kernel}, {file_system(folder)}"
+
+
+def file_system(folder: Path) -> str:
+    """Name the file system that a folder lies on, such as ext4."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in (PROC / "self/mountinfo").read_text("utf-8").splitlines():
+        if line.split()[2] == number:
+            return line.partition(" - ")[2].split()[0]
+    return "an unknown file system"
+
+
+def _first_match(pattern: str, path: Path) -> str | None:
+    found = re.search(pattern, path.read_text("utf-8"))
+    return found[1].strip() if found else None
+
+
+def disk_floor(folder: Path, synchronous: str, commits: int) -> dict[str, float]:
+    """Time commits of one row into a bare SQLite file: no queue on this disk can take single jobs faster."""
+    taken_us = []
+    with closing(sqlite3.connect(folder / "floor.db", isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, value BLOB)")
+        for _ in range(commits):
+            started_ns = time.perf_counter_ns()
+            connection.execute("INSERT INTO rows (value) VALUES (?)", (b"x" * 200,))
+            taken_us.append((time.perf_counter_ns() - started_ns) / 1e3)
+    return {
+        "p50_us": percentile(taken_us, 50),
+        "p99_us": percentile(taken_us, 99),
+        "per_s": commits / sum(taken_us) * 1e6,
+    }
+
+
+# Processes
+
+
+def process_tree(*roots: int) -> list[int]:
+    """Return the ids of processes and all their descendants that live."""
+    children: dict[int, list[int]] = {}
+    for pid in _all_pids():
+        with suppress(OSError):
+            children.setdefault(int(_stat(pid)[1]), []).append(pid)
+    found = list(roots)
+    for pid in found:  # it grows meanwhile
+        found += children.get(pid, [])
+    return found
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the CPU seconds that processes have used so far, with those of their children that have ended."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):
+            ticks += sum(map(int, _stat(pid)[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def pss_mb(pids: Iterable[int]) -> float:
+    """Return the memory of processes in MB: their own, and their share of what they share."""
+    total_kb = 0
+    for pid in pids:
+        with suppress(OSError):
+            total_kb += int(_first_match(r"Pss:\s*(\d+) kB", PROC / f"{pid}/smaps_rollup") or 0)
+    return total_kb * 1024 / 1e6
+
+
+def kill_all_of(folder: Path) -> None:
+    """Kill every process that was started for a folder: BENCHMARK_FOLDER of its environment lies in it."""
+    for _ in range(3):  # one may start another meanwhile
+        for pid in _all_pids():
+            with suppress(OSError):
+                if f"BENCHMARK_FOLDER={folder}/".encode() in (PROC / f"{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _all_pids() -> list[int]:
+    return [int(path.name) for path in PROC.glob("[0-9]*") if int(path.name) != os.getpid()]
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on: the parent is [1], CPU ticks are [11] to [14]."""
+    return (PROC / f"{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
