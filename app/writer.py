@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,26 +17,11 @@ from typing import Any
 from filelock import lock_descriptor, unlock_descriptor
 
 from app.errors import DatabaseBusyError, DatabaseUnusableError
-
-Work = Callable[[sqlite3.Connection], Any]
+from app.writer_line import Line, Ticket, Work
 
 MAX_GROUP = 256
 RETRY_S = 0.001
 """A constant short retry is fair among processes; SQLite's own growing one lets late comers win."""
-
-
-class _Ticket:
-    """One place in the line: a small piece of work, or (work is None) a whole transaction's turn."""
-
-    __slots__ = ("done", "durable", "error", "result", "woken", "work")
-
-    def __init__(self, work: Work | None, durable: bool = True) -> None:
-        self.work = work
-        self.durable = durable
-        self.done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.woken: threading.Event | None = None
 
 
 class Writer:
@@ -52,9 +35,7 @@ class Writer:
         self.wait_s = wait_s
         self._pid = os.getpid()
         self.commits = 0
-        self._mutex = threading.Lock()
-        self._line: deque[_Ticket] = deque()
-        self._taken = False
+        self.line = Line(wait_s)
         # Writers of several processes take turns through this file: SQLite 3.7.0 to 3.51.2 can corrupt a WAL
         # when two connections write or checkpoint at the same moment. Source: sqlite.org/wal.html#walresetbug
         self._turn_fd = os.open(turn_path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -67,9 +48,9 @@ class Writer:
         `work` may run more than once (after a roll-back), so it must touch nothing but the connection.
         Raises: what `work` raises; DatabaseBusyError when no turn came in time.
         """
-        ticket = _Ticket(work, durable)
+        ticket = Ticket(work, durable)
         deadline = time.monotonic() + self.wait_s
-        self._wait_in_line(ticket)
+        self.line.wait(ticket)
         if not ticket.done:
             self._lead(ticket, deadline)
         if ticket.error is not None:
@@ -80,7 +61,7 @@ class Writer:
     def exclusive(self) -> Iterator[sqlite3.Connection]:
         """Hold the turn for a transaction of the caller's own: commit at the end, roll back on any error."""
         deadline = time.monotonic() + self.wait_s
-        self._wait_in_line(_Ticket(None))
+        self.line.wait(Ticket())
         try:
             with self._file_turn(deadline):
                 self._set_durable(True)
@@ -126,86 +107,39 @@ class Writer:
 
         Raises: DatabaseBusyError.
         """
-        self._wait_in_line(_Ticket(None))
+        self.line.wait(Ticket())
 
     def pass_turn(self) -> None:
         """Give the turn to the next in line."""
-        with self._mutex:
-            if not self._line:
-                self._taken = False
-                return
-            heir = self._line.popleft()
-        assert heir.woken is not None
-        heir.woken.set()
-
-    def _wait_in_line(self, ticket: _Ticket) -> None:
-        """Return when `ticket` is done, or when its thread holds the turn."""
-        with self._mutex:
-            if not self._taken:
-                self._taken = True
-                return
-            ticket.woken = threading.Event()
-            self._line.append(ticket)
-        try:
-            if ticket.woken.wait(self.wait_s) or not self._leave_line(ticket):
-                ticket.woken.wait()  # at the latest, a leader took it up at the last moment and will finish it
-                return
-        except BaseException:  # Ctrl-C: the turn must not go to one who has left
-            if not self._leave_line(ticket):
-                ticket.woken.wait()
-                if not ticket.done:
-                    self.pass_turn()
-            raise
-        raise DatabaseBusyError(
-            f"the database's writer was busy for {self.wait_s:g} s; the log names a transaction that takes long, "
-            "or another program holds the file"
-        )
-
-    def _leave_line(self, ticket: _Ticket) -> bool:
-        with self._mutex:
-            if ticket not in self._line:
-                return False
-            self._line.remove(ticket)
-            return True
-
-    def _next_small(self, durable: bool) -> _Ticket | None:
-        with self._mutex:
-            if self._line and self._line[0].work is not None and (durable or not self._line[0].durable):
-                return self._line.popleft()
-        return None
-
-    def _wants_durable(self, first: _Ticket) -> bool:
-        """Say whether the group must reach the disk; SQLite lets that be chosen before BEGIN only."""
-        with self._mutex:
-            return first.durable or any(ticket.work and ticket.durable for ticket in self._line)
+        self.line.pass_on()
 
     # One group, one commit
 
-    def _lead(self, first: _Ticket, deadline: float) -> None:
+    def _lead(self, first: Ticket, deadline: float) -> None:
         group, first.error = [first], None
         try:
             with self._file_turn(deadline):
                 self._run_group(group, deadline)
         except BaseException as error:
             first.error = error
-            with self._mutex:  # only this thread was interrupted: the others go on without it
-                self._line.extendleft(ticket for ticket in reversed(group[1:]) if not ticket.done)
+            # Only this thread was interrupted: the others go on without it.
+            self.line.put_back(ticket for ticket in group[1:] if not ticket.done)
         finally:
             self.pass_turn()
             for ticket in group[1:]:
                 if ticket.done:
-                    assert ticket.woken is not None
-                    ticket.woken.set()
+                    ticket.call()
 
-    def _run_group(self, group: list[_Ticket], deadline: float) -> None:
+    def _run_group(self, group: list[Ticket], deadline: float) -> None:
         first = group[0]
         assert first.work is not None
-        durable = self._wants_durable(first)
+        # Whether a group must reach the disk SQLite lets one choose before BEGIN only.
+        durable = first.durable or self.line.has_durable()
         self._set_durable(durable)
         self._begin(deadline)
         try:
             first.result = first.work(self.connection)
-            while len(group) < MAX_GROUP and (ticket := self._next_small(durable)) is not None:
+            while len(group) < MAX_GROUP and (ticket := self.line.next_small(durable)) is not None:
                 group.append(ticket)
                 self._run_in_savepoint(ticket)
             for ticket in group:
@@ -223,7 +157,7 @@ class Writer:
             for ticket in group:
                 self._run_alone(ticket, deadline)
 
-    def _run_in_savepoint(self, ticket: _Ticket) -> None:
+    def _run_in_savepoint(self, ticket: Ticket) -> None:
         assert ticket.work is not None
         if not self.connection.in_transaction:
             raise sqlite3.OperationalError("the transaction was rolled back")
@@ -239,7 +173,7 @@ class Writer:
             self.connection.execute("ROLLBACK TO small")
         self.connection.execute("RELEASE small")
 
-    def _run_alone(self, ticket: _Ticket, deadline: float) -> None:
+    def _run_alone(self, ticket: Ticket, deadline: float) -> None:
         assert ticket.work is not None
         ticket.error = None
         try:

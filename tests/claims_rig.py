@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.engine import claims, jobs, shelf
+import sqlite3
+
+from tasks.engine import arrivals, claims, shelf
+from tasks.engine.arrivals import NewJob
 from tasks.engine.claims import Rules
-from tasks.engine.jobs import ClaimedJob, Ending, NewJob
+from tasks.engine.jobs import ClaimedJob, Ending
 from tests.queue_rig import NOW, Queue
 
 
@@ -18,13 +21,19 @@ class Tasks:
 
     def add(self, *uuids: str, priority: float = 0) -> None:
         new = [NewJob(uuid, uuid.split()[0], b"{}", priority) for uuid in uuids]
-        self.queue.database.write(lambda connection: jobs.insert(connection, new, NOW))
+        self.queue.database.write(lambda connection: arrivals.insert(connection, new, NOW))
 
     def claim(self, instance: str = "i1", now: float = NOW, worker: str | None = None) -> list[ClaimedJob]:
         """Claim for a worker nobody else is, unless it is named."""
         name = worker or f"Worker-{next(self._workers)}"
         rules = self.rules
-        return self.queue.database.write(lambda c: claims.claim(c, instance, name, now, rules))
+
+        def take(connection: sqlite3.Connection) -> list[ClaimedJob]:
+            """Look first, as the end of a job does: what it overlooks nothing would hold up."""
+            any_bar = claims.look(connection, now, rules).any_bar
+            return claims.claim(connection, instance, name, now, rules, any_bar)
+
+        return self.queue.database.write(take)
 
     def claimed(self, instance: str = "i1", now: float = NOW) -> list[str]:
         return [job.uuid for job in self.claim(instance, now)]

@@ -94,6 +94,22 @@ def test_a_call_reaches_everybody_who_waits_for_that_job_and_nobody_else() -> No
         assert other.is_set()
 
 
+def test_a_start_is_called_to_those_who_want_every_step() -> None:
+    calls = EndCalls()
+    calls.call_at_start("a")
+    with (
+        calls.expect("a") as end,
+        calls.expect("a", every_step=True) as step,
+        calls.expect("b", True) as other,
+    ):
+        calls.call_at_start("a")
+        assert (end.is_set(), step.is_set(), other.is_set()) == (False, True, False)
+        step.clear()
+        calls.call("a")
+        assert (end.is_set(), step.is_set()) == (True, True)
+    assert calls._every_step == set()
+
+
 def test_a_call_for_nobody_is_nothing() -> None:
     calls = EndCalls()
     calls.call("a")

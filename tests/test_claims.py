@@ -211,6 +211,32 @@ def test_a_batch_that_kills_its_process_is_tried_one_by_one(tasks: Tasks) -> Non
     ]
 
 
+# One look
+
+
+def test_one_look_sees_that_nothing_keeps_a_job_from_being_claimed(tasks: Tasks) -> None:
+    tasks.rules = Rules(limits={"mail": 2, "sale": 1})
+    tasks.add("mail 1", "other 1", "other 2")
+    tasks.pause("other", until_at=NOW)  # it is over by now
+    tasks.queue.database.write(
+        lambda c: c.execute("INSERT INTO huey_data VALUES ('lock', x'31', NULL, NULL)")
+    )
+    assert look(tasks) == (0, 0)
+    assert tasks.claim()
+    assert look(tasks) == (1, 0), "a task with a limit runs"
+
+
+@pytest.mark.parametrize("key", ["r:job", "rt:task"])
+def test_one_look_sees_a_revoke_flag(tasks: Tasks, key: str) -> None:
+    sql = "INSERT INTO huey_data VALUES (?, x'31', NULL, NULL)"
+    tasks.queue.database.write(lambda connection: connection.execute(sql, (key,)))
+    assert look(tasks) == (0, 1)
+
+
+def look(tasks: Tasks) -> claims.Look:
+    return tasks.queue.database.write(lambda connection: claims.look(connection, NOW, tasks.rules))
+
+
 # Costs
 
 

@@ -219,7 +219,7 @@ def test_a_writer_goes_on_when_the_process_that_held_the_file_is_killed(
     database.wait_s = database.writer.wait_s = 10
     with held_by_another_process(database, what) as child, Threads() as threads:
         threads.start(lambda: put(database, 1))
-        until(lambda: database.writer._taken)
+        until(lambda: database.writer.line.is_taken)
         child.kill()
     assert (threads.errors, numbers(database)) == ([], [1])
 

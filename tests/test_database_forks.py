@@ -72,7 +72,7 @@ def test_a_fork_waits_for_the_transaction_of_another_thread(tmp_path: Path) -> N
     with Threads() as threads:
         with database.transaction():
             threads.start(lambda: pids.append(fork(lambda: put(database, 2))))
-            until(lambda: len(database.writer._line) == 1, "the fork's place in the line")
+            until(lambda: len(database.writer.line) == 1, "the fork's place in the line")
             put(database, 1)
         until(lambda: pids, "the fork")
     assert status_of(pids[0]) == 0

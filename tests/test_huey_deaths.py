@@ -52,7 +52,7 @@ def test_a_job_that_is_shelved_by_a_body_that_leads_a_group_leaves_the_body_alon
     poison = give("poison")
     die(rig, 2)
     assert rig.claim("i1")
-    line, has_it = rig.database.writer._line, threading.Event()
+    line, has_it = rig.database.writer.line, threading.Event()
 
     def hold() -> None:
         with rig.database.transaction():

@@ -11,8 +11,8 @@ import pytest
 from huey import chord, group
 from huey.exceptions import RetryTask, TaskException
 
-from tasks.engine import jobs
-from tasks.engine.jobs import NewJob
+from tasks.engine import arrivals
+from tasks.engine.arrivals import NewJob
 from tasks.engine.running import MAX_WAITS
 from tests.engine_rig import Rig, rig_in, until
 
@@ -25,7 +25,7 @@ def gather(rig: Rig) -> Any:
 
 def put_in_by_hand(rig: Rig, payload: bytes) -> None:
     new_job = NewJob("by-hand", "somebody.elses", payload)
-    rig.database.write(lambda connection: jobs.insert(connection, [new_job], rig.clock()))
+    rig.database.write(lambda connection: arrivals.insert(connection, [new_job], rig.clock()))
 
 
 def workers_live(rig: Rig, give: Any) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from app.errors import QueueFullError
-from tasks.engine.jobs import ClaimedJob, Ending, NewJob
+from tasks.engine.arrivals import NewJob
+from tasks.engine.jobs import ClaimedJob, Ending
 from tests.engine_rig import Threads
 from tests.queue_rig import NOW, Queue
 
@@ -267,3 +268,31 @@ def test_the_integer_ids_never_repeat(queue: Queue) -> None:
     queue.database.write(lambda connection: connection.execute("DELETE FROM jobs"))
     queue.insert("c")
     assert queue.row("c")["id"] == 3
+
+
+# Very many at a stroke
+
+
+def test_many_are_counted_by_task_and_state_as_one_by_one(queue: Queue) -> None:
+    tasks = [("mail", None), ("sale", NOW + 60), ("mail", NOW + 60), ("mail", NOW)]
+    queue.insert_jobs(
+        [NewJob(f"at once {n}", task, b"{}", 0, at) for n, (task, at) in enumerate(tasks)], NOW, None
+    )
+    numbers = "SELECT task, ready, scheduled, minute, now_enqueued FROM task_counts ORDER BY task"
+    at_once = queue.all(numbers)
+    assert at_once == [("mail", 2, 1, NOW // 60, 3), ("sale", 0, 1, NOW // 60, 1)]
+    for n, (task, at) in enumerate(tasks):
+        queue.insert_jobs([NewJob(f"alone {n}", task, b"{}", 0, at)], NOW, None)
+    assert queue.all(numbers) == [(task, 2 * a, 2 * b, minute, 2 * c) for task, a, b, minute, c in at_once]
+
+
+def test_many_with_a_known_id_among_them_are_counted_once(queue: Queue) -> None:
+    queue.insert("known")
+    queue.insert("new 1", "known", "new 2", "new 1")
+    assert queue.all("SELECT ready, now_enqueued FROM task_counts") == [(3, 3)]
+
+
+def test_many_that_do_not_fit_leave_no_number_behind(queue: Queue) -> None:
+    with pytest.raises(QueueFullError):
+        queue.insert(*(f"job {n}" for n in range(11)), limit=10)
+    assert queue.all("SELECT * FROM task_counts") == []

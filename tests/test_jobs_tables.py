@@ -153,6 +153,7 @@ def test_the_history_goes_with_its_job(queue: Queue) -> None:
 
 PLANS = {
     "claim": (claims.NEXT_READY, (), "jobs_ready"),
+    "look": (claims.LOOK.format(limited="?"), (NOW, "a"), "jobs_suspect"),
     "promote": (
         "SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?",
         (NOW, 10),

@@ -19,6 +19,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 FLOORS = (
     ("app.errors",),
     ("app.settings", "app.secret_key", "app.install", "app.connections", "app.banner", "app.sources"),
+    ("app.writer_line",),
     ("app.writer",),
     ("app.database",),
     ("app.mail", "app.catalogue", "tasks.engine"),

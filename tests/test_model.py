@@ -20,9 +20,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from app.database import Database
 from app.errors import QueueFullError
-from tasks.engine import claims, jobs, shelf, upkeep
+from tasks.engine import arrivals, claims, jobs, shelf, upkeep
+from tasks.engine.arrivals import NewJob
 from tasks.engine.claims import Rules
-from tasks.engine.jobs import ClaimedJob, Ending, NewJob
+from tasks.engine.jobs import ClaimedJob, Ending
 from tasks.engine.schema import STATES, migrations
 from tasks.engine.upkeep import Ages
 
@@ -192,9 +193,9 @@ class QueueMachine(RuleBasedStateMachine):
         live = self.model.is_live(uuid)
         if self.model.is_full() and not live:
             with pytest.raises(QueueFullError):
-                self.write(lambda c: jobs.insert(c, [new], now, MAX_PENDING))
+                self.write(lambda c: arrivals.insert(c, [new], now, MAX_PENDING))
             return
-        self.write(lambda c: jobs.insert(c, [new], now, None if live else MAX_PENDING))
+        self.write(lambda c: arrivals.insert(c, [new], now, None if live else MAX_PENDING))
         id = self.database.read("SELECT id FROM jobs WHERE uuid = ?", (uuid,))[0][0]
         self.model.insert(id, uuid, task, priority, run_at)
 

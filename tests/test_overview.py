@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidInputError
-from tasks.engine import claims, jobs, overview, shelf
-from tasks.engine.jobs import Ending, NewJob
+from tasks.engine import arrivals, claims, jobs, overview, shelf
+from tasks.engine.arrivals import NewJob
+from tasks.engine.jobs import Ending
 from tests.engine_rig import PATIENCE_S, Rig, until
 from tests.queue_rig import NOW, Queue
 
@@ -29,7 +30,7 @@ def join(queue: Queue, instance: str, threads: int, state: str = "running") -> N
 
 def add(queue: Queue, *uuids: str, timeout_s: float | None = 60, priority: float = 0) -> None:
     new = [NewJob(uuid, uuid.split()[0], b"{}", priority, None, timeout_s) for uuid in uuids]
-    queue.database.write(lambda connection: jobs.insert(connection, new, NOW))
+    queue.database.write(lambda connection: arrivals.insert(connection, new, NOW))
 
 
 def start(queue: Queue, worker: str, instance: str = "i1", now: float = NOW) -> jobs.ClaimedJob:

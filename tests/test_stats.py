@@ -14,7 +14,8 @@ from huey.exceptions import RetryTask
 
 from app.database import Database
 from tasks.engine import stats
-from tasks.engine.jobs import Ending, NewJob
+from tasks.engine.arrivals import NewJob
+from tasks.engine.jobs import Ending
 from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST, create_queue, migrations
 from tests import queue_rig
 from tests.engine_rig import Rig

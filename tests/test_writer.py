@@ -34,7 +34,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def waiting(database: Database) -> int:
-    return len(database.writer._line)
+    return len(database.writer.line)
 
 
 @contextmanager

@@ -38,13 +38,19 @@ class EndCalls:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = {}
+        self._every_step: set[threading.Event] = set()
         self.closed = False
 
     @contextmanager
-    def expect(self, uuid: str) -> Iterator[threading.Event]:
-        """Give an event that is set when the job ends (or when the process is about to stop)."""
+    def expect(self, uuid: str, every_step: bool = False) -> Iterator[threading.Event]:
+        """Give an event that is set when the job ends (or when the process is about to stop).
+
+        With `every_step` it is set when the job starts, too.
+        """
         event = threading.Event()
         with self._lock:
+            if every_step:
+                self._every_step.add(event)
             self._waiting.setdefault(uuid, []).append(event)
             if self.closed:
                 event.set()
@@ -52,6 +58,7 @@ class EndCalls:
             yield event
         finally:
             with self._lock:
+                self._every_step.discard(event)
                 self._waiting[uuid].remove(event)
                 if not self._waiting[uuid]:
                     del self._waiting[uuid]
@@ -62,6 +69,14 @@ class EndCalls:
             return
         with self._lock:
             for event in self._waiting.get(uuid, ()):
+                event.set()
+
+    def call_at_start(self, uuid: str) -> None:
+        """Wake those who want to hear that this job starts: who waits for its result is not kept from it."""
+        if not self._every_step:
+            return
+        with self._lock:
+            for event in self._every_step.intersection(self._waiting.get(uuid, ())):
                 event.set()
 
     def call_all(self) -> None:

@@ -6,7 +6,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.engine.jobs import CLAIMED, ClaimedJob
 
@@ -32,6 +32,15 @@ SELECT id FROM jobs WHERE id IN (
 ) ORDER BY priority DESC, id LIMIT 1
 """
 
+# One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
+# executes is another moment at which it can lose the interpreter's lock to the threads that run bodies.
+LOOK = """
+SELECT EXISTS (SELECT 1 FROM pauses WHERE until_at IS NULL OR until_at > ?)
+    OR EXISTS (SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running'))
+    OR EXISTS (SELECT 1 FROM task_counts WHERE running > 0 AND task IN ({limited})),
+    EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')
+"""
+
 PAUSED = "SELECT task, NULL FROM pauses WHERE until_at IS NULL OR until_at > ?"
 PAUSED_AND_RUNNING = (
     f"{PAUSED} UNION ALL SELECT task, instance || ' ' || worker FROM jobs WHERE state = 'running'"
@@ -51,18 +60,32 @@ class Rules:
     batches: Mapping[str, int] = field(default_factory=dict)
 
 
+class Look(NamedTuple):
+    """What a claim may meet: a pause, a suspect or a limited task that runs; revoke flags of any job."""
+
+    any_bar: int
+    any_flag: int
+
+
+def look(connection: sqlite3.Connection, now: float, rules: Rules) -> Look:
+    """See whether there is anything that a claim has to heed."""
+    sql = LOOK.format(limited=", ".join("?" * len(rules.limits)))
+    return Look(*connection.execute(sql, (now, *rules.limits)).fetchone())
+
+
 def claim(
-    connection: sqlite3.Connection, instance: str, worker: str, now: float, rules: Rules
+    connection: sqlite3.Connection, instance: str, worker: str, now: float, rules: Rules, any_bar: int = True
 ) -> list[ClaimedJob]:
     """Take the next ready job for one worker (a batch task's: those beside it too).
 
-    Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit.
+    Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit; a look in
+    the same transaction may have seen that there is no bar at all.
     """
-    barred = _barred(connection.execute, rules.limits, now)
+    barred = _barred(connection.execute, rules.limits, now) if any_bar else []
     if "" in barred:
         return []
     chosen = _choice(barred)
-    if _must_wait_for_suspect(connection, instance, chosen, barred):
+    if any_bar and _must_wait_for_suspect(connection, instance, chosen, barred):
         return []
     claimed = _take(connection, chosen, barred, instance, worker, now)
     for first in claimed[:1]:

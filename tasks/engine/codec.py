@@ -19,6 +19,7 @@ from app.errors import PayloadError
 MAX_MESSAGE_CHARS = 16_384
 PLAIN = (str, bool, type(None))
 MAX_SPELLED_CHARS = 300
+SMALL = 2**63
 MAX_INT_BITS = 10_000
 """Python reads and writes decimal numbers of up to 4 300 digits, which is 14 284 bits."""
 
@@ -93,7 +94,7 @@ def _encode_list(value: Iterable[Any], path: Path) -> Any:
 
 def _encode_message(message: Message, path: Path) -> Any:
     fields = {
-        name: encode(value, path)
+        name: value if type(value) is str else encode(value, path)
         for name, value in zip(message._fields, message, strict=True)
         if value is not None and name not in ("args", "kwargs")
     }
@@ -164,7 +165,7 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
 def encode(value: Any, path: Path) -> Any:
     """Turn a value into what JSON can hold; `path` says where it lies, for the error."""
     kind = type(value)
-    if kind in PLAIN:
+    if kind in PLAIN or (kind is int and -SMALL < value < SMALL):
         return value
     encoder = ENCODERS.get(kind)
     if encoder is not None:

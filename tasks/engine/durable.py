@@ -16,7 +16,7 @@ from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
-from tasks.engine import jobs, overview, queries
+from tasks.engine import arrivals, jobs, overview, queries
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls
 from tasks.engine.body_processes import BodyProcesses, Make
@@ -163,7 +163,7 @@ class DurableHuey(OperatedHuey):
         if self._immediate or self._here.gathered is not None or self._notes() is not None:
             yield
             return
-        gathered: list[jobs.NewJob] = []
+        gathered: list[arrivals.NewJob] = []
         self._here.gathered, self._here.gathers_in_transaction = gathered, self.database.in_transaction
         try:
             yield
@@ -179,12 +179,14 @@ class DurableHuey(OperatedHuey):
         results = self._pipeline_results(task)
         return ResultGroup(results) if len(results) > 1 else results[0]
 
-    def _insert(self, new_jobs: list[jobs.NewJob]) -> None:
+    def _insert(self, new_jobs: list[arrivals.NewJob]) -> None:
         now = self.now()
-        self.database.write(lambda connection: jobs.insert(connection, new_jobs, now, self.max_pending_jobs))
+        self.database.write(
+            lambda connection: arrivals.insert(connection, new_jobs, now, self.max_pending_jobs)
+        )
         self.database.after_commit(lambda: self._ring(new_jobs, now))
 
-    def _ring(self, new_jobs: list[jobs.NewJob], now: float) -> None:
+    def _ring(self, new_jobs: list[arrivals.NewJob], now: float) -> None:
         scheduled = sum(job.run_at is not None and job.run_at > now for job in new_jobs)
         if scheduled:
             self.clock_bell.ring()
@@ -221,7 +223,7 @@ class DurableHuey(OperatedHuey):
                 return False
             if not getattr(task, "pile_up", True) and jobs.is_live(connection, new_job.task):
                 return False  # the run before this one is still at it
-            jobs.insert(connection, [new_job], now)
+            arrivals.insert(connection, [new_job], now)
             return True
 
         fired = self.database.write(fire)
@@ -239,12 +241,14 @@ class DurableHuey(OperatedHuey):
 
     # Waiting and looking
 
-    def wait_until(self, uuid: str, is_so: Callable[[], bool], deadline: float | None) -> bool:
-        """Wait until something is so about a job, called by its end; False when the time is up.
+    def wait_until(
+        self, uuid: str, is_so: Callable[[], bool], deadline: float | None, every_step: bool = False
+    ) -> bool:
+        """Wait until something is so about a job, called by its end (or by every step); False when the time is up.
 
         Units: deadline on time.monotonic().
         """
-        with self.end_calls.expect(uuid) as ended:
+        with self.end_calls.expect(uuid, every_step) as ended:
             while not is_so():
                 left = math.inf if deadline is None else deadline - time.monotonic()
                 if left <= 0 or self.end_calls.closed:
@@ -264,7 +268,9 @@ class DurableHuey(OperatedHuey):
         It changes with the state, with each attempt, and with the progress.
         """
         deadline = time.monotonic() + seconds
-        self.wait_until(uuid, lambda: overview.version(self.database, uuid) != seen, deadline)
+        self.wait_until(
+            uuid, lambda: overview.version(self.database, uuid) != seen, deadline, every_step=True
+        )
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no job is ready or running (scheduled ones may be); False when the time is up."""

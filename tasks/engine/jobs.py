@@ -2,6 +2,7 @@
 
 A job is one row that moves along these arrows; the WHERE of each UPDATE is the arrow's guard.
 
+    (new) -> scheduled, ready     arrivals.py: enqueued
     scheduled -> ready        promote: its time has come
     ready     -> running      claims.py: one instance has it
     running   -> done         finish: fenced by (state, claim); zero rows means another owner has it
@@ -16,11 +17,10 @@ A job is one row that moves along these arrows; the WHERE of each UPDATE is the 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from app.errors import QueueFullError
+from tasks.engine import arrivals
 from tasks.engine.schema import RUN_MS_MOST
 
 MAX_DEATHS = 3
@@ -31,21 +31,6 @@ CLAIMED = (
     " ready_at, EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')"  # r: and rt: are revoke flags
 )
 """The columns of a ClaimedJob, in its order."""
-INSERT = (
-    "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING"
-)
-
-
-class NewJob(NamedTuple):
-    """A job to be inserted; `run_at` (unix seconds) makes it scheduled."""
-
-    uuid: str
-    task: str
-    payload: bytes
-    priority: float = 0
-    run_at: float | None = None
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +68,7 @@ class Ending:
     alone: bool = False
     retries: int | None = None
     retry_delay: float | None = None
-    follow_ups: list[NewJob] = field(default_factory=list)
+    follow_ups: list[arrivals.NewJob] = field(default_factory=list)
     data: dict[str, bytes] = field(default_factory=dict)
     data_expires_at: float | None = None
     deleted_keys: list[str] = field(default_factory=list)
@@ -97,58 +82,6 @@ class ChordPart:
     size: int
     position: int
     value: bytes
-
-
-# Enqueue
-
-
-def insert(
-    connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float, max_pending: int | None = None
-) -> None:
-    """Insert jobs, all or none; an id that is live already stays the job it is (an idempotency key).
-
-    Raises: QueueFullError when `max_pending` is given and they would not fit.
-    """
-    inserted = len(new_jobs)
-    if inserted < 2 or not _insert_fresh(connection, new_jobs, now):
-        inserted = sum(_insert_or_renew(connection, job, now) for job in new_jobs)
-    # Checked last, when it is known how many are new; the error takes them all back.
-    if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
-        raise QueueFullError(
-            f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
-            f"({max_pending}): try again later, or raise it"
-        )
-
-
-def pending_count(connection: sqlite3.Connection) -> int:
-    """Count the jobs that wait; costs the same at any depth."""
-    sql = "SELECT IFNULL(SUM(scheduled + ready), 0) FROM task_counts"
-    return int(connection.execute(sql).fetchone()[0])
-
-
-def _insert_fresh(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> bool:
-    """Insert many jobs at a stroke, if none of their ids is known; else insert none."""
-    connection.execute("SAVEPOINT fresh")
-    cursor = connection.executemany(INSERT, (_values(job, now) for job in new_jobs))
-    if cursor.rowcount != len(new_jobs):
-        connection.execute("ROLLBACK TO fresh")
-    connection.execute("RELEASE fresh")
-    return cursor.rowcount == len(new_jobs)
-
-
-def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
-    forget = "DELETE FROM jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
-    return connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
-        connection.execute(forget, (job.uuid,)).rowcount == 1
-        and connection.execute(INSERT, _values(job, now)).rowcount == 1
-    )
-
-
-def _values(job: NewJob, now: float) -> tuple[object, ...]:
-    uuid, task, payload, priority, run_at, timeout_s = job
-    if run_at is not None and run_at > now:
-        return uuid, task, payload, priority, timeout_s, "scheduled", run_at, now, None
-    return uuid, task, payload, priority, timeout_s, "ready", None, now, now
 
 
 # Finish
@@ -201,7 +134,7 @@ def _finish_one(
 
 def write_beside(connection: sqlite3.Connection, ending: Ending, now: float) -> None:
     """Write what a job leaves beside its own row: follow-ups (never refused for depth), results, flags."""
-    insert(connection, ending.follow_ups, now)
+    arrivals.insert(connection, ending.follow_ups, now)
     for key, value in ending.data.items():
         connection.execute(
             "INSERT OR REPLACE INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)",
@@ -209,6 +142,11 @@ def write_beside(connection: sqlite3.Connection, ending: Ending, now: float) -> 
         )
     for key in ending.deleted_keys:
         connection.execute("DELETE FROM huey_data WHERE key = ?", (key,))
+
+
+def forget_flags(connection: sqlite3.Connection, uuids: Iterable[str]) -> None:
+    """Forget that jobs were revoked: their bodies have run, or they were cancelled for it."""
+    connection.executemany("DELETE FROM huey_data WHERE key = 'r:' || ?", [(uuid,) for uuid in uuids])
 
 
 def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) -> list[bytes] | None:

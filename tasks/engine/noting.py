@@ -18,7 +18,7 @@ from huey.utils import Error
 
 from app.database import Database
 from app.errors import DeadlockError, JobTooLargeError, PostroomError
-from tasks.engine import jobs
+from tasks.engine import arrivals, jobs
 from tasks.engine.batches import Batch, next_batch_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
@@ -35,7 +35,7 @@ class _Here(threading.local):
     """What the present thread is doing: the job it runs, the jobs it gathers for one insert."""
 
     outcome: Outcome | None = None
-    gathered: list[jobs.NewJob] | None = None
+    gathered: list[arrivals.NewJob] | None = None
     gathers_in_transaction = False
     batch: Batch | None = None
     body_depth = 0
@@ -207,8 +207,9 @@ class NotingHuey(Huey):
         outcome = self._notes()
         if outcome is None:
             return bool(super().delete(key))
-        if key == f"r:{outcome.uuid}":  # Huey forgets it after each body, flag or no flag: so without looking
-            outcome.deleted_keys.append(key)
+        if (
+            key == f"r:{outcome.uuid}"
+        ):  # Huey forgets it after each body, flag or no flag; so does the job's end
             return True
         found = self.storage.has_data_for_key(key)
         if found:
@@ -222,7 +223,7 @@ class NotingHuey(Huey):
             return False
         return bool(super().is_revoked(task, timestamp, peek))
 
-    def _new_job(self, task: Any) -> jobs.NewJob:
+    def _new_job(self, task: Any) -> arrivals.NewJob:
         if not isinstance(task.id, str):
             raise TypeError(f"a job's id must be a str, found {task.id!r}")
         if task.expires:
@@ -237,7 +238,7 @@ class NotingHuey(Huey):
         overdue_s = task.timeout
         if overdue_s and getattr(task, "process", False):
             overdue_s += OVERDUE_AFTER_S
-        return jobs.NewJob(task.id, name, payload, task.priority or 0, run_at, overdue_s)
+        return arrivals.NewJob(task.id, name, payload, task.priority or 0, run_at, overdue_s)
 
     def _check_size(self, data: bytes, what: str) -> None:
         if len(data) > self.max_job_bytes:

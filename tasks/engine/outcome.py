@@ -8,7 +8,8 @@ from typing import Any
 from huey import signals
 from huey.exceptions import RateLimitExceeded, RetryTask
 
-from tasks.engine.jobs import ChordPart, ClaimedJob, Ending, NewJob
+from tasks.engine.arrivals import NewJob
+from tasks.engine.jobs import ChordPart, ClaimedJob, Ending
 from tasks.engine.progress import Progress, storable
 
 ENDED_BY_SIGNAL = {

@@ -14,7 +14,7 @@ from huey.signals import SIGNAL_ENQUEUED
 from huey.utils import SKIPPED, ChordConfig, Error
 
 from app.errors import PostroomError
-from tasks.engine import claims, jobs, shelf
+from tasks.engine import arrivals, claims, jobs, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell
 from tasks.engine.noting import NotingHuey
@@ -94,7 +94,13 @@ class RunningHuey(NotingHuey):
             for (job, ending), (_, outcome), was_mine in zip(endings, ended, mine, strict=True):
                 if was_mine:
                     self._follow_end(connection, job, ending, outcome, now)
-            return mine, [] if claim_for is None else claims.claim(connection, *claim_for, now, rules)
+            any_bar, any_flag = claims.look(connection, now, rules)
+            if any_flag:
+                gone = [job.uuid for (job, _), was_mine in zip(ended, mine, strict=True) if was_mine]
+                jobs.forget_flags(connection, gone)
+            if claim_for is None:
+                return mine, []
+            return mine, claims.claim(connection, *claim_for, now, rules, any_bar)
 
         mine, claimed = self.database.write(end)
         for (job, outcome), was_mine in zip(ended, mine, strict=True):
@@ -231,9 +237,9 @@ class RunningHuey(NotingHuey):
         callback.extend_data(([self.serializer.deserialize(value) for value in values],))
         outcome.fired_callback = callback
         try:
-            jobs.insert(connection, [self._new_job(callback)], now)
+            arrivals.insert(connection, [self._new_job(callback)], now)
         except PostroomError as error:  # the values together are too large: the callback fails, in view
-            jobs.insert(connection, [self._new_job(outcome.chord_callback)], now)
+            arrivals.insert(connection, [self._new_job(outcome.chord_callback)], now)
             failure = self.serializer.serialize(Error(self.build_error_result(callback, error)))
             jobs.shelve(connection, callback.id, words_of(error), now, failure)
 
@@ -245,7 +251,7 @@ class RunningHuey(NotingHuey):
 
     def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
         for job in claimed:
-            self.end_calls.call(job.uuid)
+            self.end_calls.call_at_start(job.uuid)
 
     def _tell(self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules) -> None:
         """Wake whom a job's end concerns: who waits for it or for what followed, and the workers."""

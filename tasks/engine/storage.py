@@ -13,7 +13,7 @@ from huey.constants import EmptyData
 from huey.storage import BaseStorage, MemoryStorage
 
 from app.database import Database
-from tasks.engine import claims, jobs, queries, shelf
+from tasks.engine import arrivals, claims, queries, shelf
 from tasks.engine.noting import unix_time
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class SqlStorage(BaseStorage):
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         """Add bytes to the queue."""
-        self._insert(jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, priority or 0), self.huey.now())
+        self._insert(arrivals.NewJob(str(uuid.uuid4()), OPAQUE, data, priority or 0), self.huey.now())
 
     def dequeue(self) -> bytes | None:
         """Take the next bytes off the queue for good."""
@@ -142,7 +142,7 @@ class SqlStorage(BaseStorage):
         """Add bytes to the schedule, be it past or not; `ts` is naive UTC, as everywhere in Huey."""
         run_at = unix_time(ts)
         self._insert(
-            jobs.NewJob(str(uuid.uuid4()), OPAQUE, data, 0, run_at), min(self.huey.now(), run_at - 1)
+            arrivals.NewJob(str(uuid.uuid4()), OPAQUE, data, 0, run_at), min(self.huey.now(), run_at - 1)
         )
 
     def read_schedule(self, ts: dt.datetime) -> list[bytes]:
@@ -181,8 +181,8 @@ class SqlStorage(BaseStorage):
     def _write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return self.database.write(lambda connection: connection.execute(sql, parameters).rowcount)
 
-    def _insert(self, job: jobs.NewJob, now: float) -> None:
-        self.database.write(lambda connection: jobs.insert(connection, [job], now))
+    def _insert(self, job: arrivals.NewJob, now: float) -> None:
+        self.database.write(lambda connection: arrivals.insert(connection, [job], now))
 
     def _payloads(self, state: str, limit: int | None) -> list[bytes]:
         rows = self.database.read(queries.PAYLOADS[state], (-1 if limit is None else limit,))

@@ -1,0 +1,113 @@
+"""The line of those who want to write: whose turn it is among the threads of this process."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from app.errors import DatabaseBusyError
+
+Work = Callable[[sqlite3.Connection], Any]
+
+
+class Ticket:
+    """One place in the line: a small piece of work, or (work is None) a whole transaction's turn."""
+
+    __slots__ = ("_is_called", "_place", "done", "durable", "error", "result", "work")
+
+    def __init__(self, work: Work | None = None, durable: bool = True) -> None:
+        self.work = work
+        self.durable = durable
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._is_called = False
+
+    def take_place(self) -> None:
+        """Get ready to wait."""
+        self._place = threading.Lock()  # a fifth of what a threading.Event costs
+        self._place.acquire()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Return True once it is called, False when the time is up; it may be asked again, after Ctrl-C say."""
+        return self._is_called or self._place.acquire(timeout=seconds) or self._is_called
+
+    def call(self) -> None:
+        """Wake the thread that waits."""
+        self._is_called = True
+        self._place.release()
+
+
+class Line:
+    """Gives the turn to one thread at a time, in order of arrival."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._mutex = threading.Lock()
+        self._waiting: deque[Ticket] = deque()
+        self.is_taken = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self, ticket: Ticket) -> None:
+        """Return when `ticket` is done, or when its thread has the turn.
+
+        Raises: DatabaseBusyError.
+        """
+        with self._mutex:
+            if not self.is_taken:
+                self.is_taken = True
+                return
+            ticket.take_place()
+            self._waiting.append(ticket)
+        try:
+            if ticket.wait(self._wait_s) or not self._leave(ticket):
+                ticket.wait()  # at the latest, a leader took it up at the last moment and will finish it
+                return
+        except BaseException:  # Ctrl-C: the turn must not go to one who has left
+            if not self._leave(ticket):
+                ticket.wait()
+                if not ticket.done:
+                    self.pass_on()
+            raise
+        raise DatabaseBusyError(
+            f"the database's writer was busy for {self._wait_s:g} s; the log names a transaction that takes long, "
+            "or another program holds the file"
+        )
+
+    def pass_on(self) -> None:
+        """Give the turn to the next in line."""
+        with self._mutex:
+            if not self._waiting:
+                self.is_taken = False
+                return
+            heir = self._waiting.popleft()
+        heir.call()
+
+    def next_small(self, durable: bool) -> Ticket | None:
+        """Take the first in line, if it is a small piece of work that may go into such a commit."""
+        with self._mutex:
+            if self._waiting and self._waiting[0].work and (durable or not self._waiting[0].durable):
+                return self._waiting.popleft()
+        return None
+
+    def has_durable(self) -> bool:
+        """Say whether a small piece of work that must reach the disk waits."""
+        with self._mutex:
+            return any(ticket.work and ticket.durable for ticket in self._waiting)
+
+    def put_back(self, tickets: Iterable[Ticket]) -> None:
+        """Put tickets back to where they were, before all others."""
+        with self._mutex:
+            self._waiting.extendleft(reversed(list(tickets)))
+
+    def _leave(self, ticket: Ticket) -> bool:
+        with self._mutex:
+            if ticket not in self._waiting:
+                return False
+            self._waiting.remove(ticket)
+            return True

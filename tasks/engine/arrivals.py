@@ -1,0 +1,88 @@
+"""How jobs come into the queue: one by one, or very many at a stroke."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.errors import QueueFullError
+
+INSERT = (
+    "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING"
+)
+COUNT = """
+INSERT INTO task_counts (task, scheduled, ready, minute, now_enqueued) VALUES (?1, ?2, ?3, ?4, ?2 + ?3)
+ON CONFLICT (task) DO UPDATE SET scheduled = scheduled + ?2, ready = ready + ?3, minute = ?4,
+    now_enqueued = now_enqueued + ?2 + ?3
+"""
+
+
+class NewJob(NamedTuple):
+    """A job to be inserted; `run_at` (unix seconds) makes it scheduled."""
+
+    uuid: str
+    task: str
+    payload: bytes
+    priority: float = 0
+    run_at: float | None = None
+    timeout_s: float | None = None
+
+
+def insert(
+    connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float, max_pending: int | None = None
+) -> None:
+    """Insert jobs, all or none; an id that is live already stays the job it is (an idempotency key).
+
+    Raises: QueueFullError when `max_pending` is given and they would not fit.
+    """
+    inserted = len(new_jobs)
+    if inserted < 2 or not _insert_fresh(connection, new_jobs, now):
+        inserted = sum(_insert_or_renew(connection, job, now) for job in new_jobs)
+    # Checked last, when it is known how many are new; the error takes them all back.
+    if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
+        raise QueueFullError(
+            f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
+            f"({max_pending}): try again later, or raise it"
+        )
+
+
+def pending_count(connection: sqlite3.Connection) -> int:
+    """Count the jobs that wait; costs the same at any depth."""
+    sql = "SELECT IFNULL(SUM(scheduled + ready), 0) FROM task_counts"
+    return int(connection.execute(sql).fetchone()[0])
+
+
+def _insert_fresh(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> bool:
+    """Insert many jobs at a stroke, if none of their ids is known; else insert none."""
+    rows = [_values(job, now) for job in new_jobs]
+    connection.execute("SAVEPOINT fresh")
+    connection.execute("INSERT INTO counted_apart DEFAULT VALUES")
+    are_fresh = connection.executemany(INSERT, rows).rowcount == len(rows)
+    if are_fresh:
+        states = Counter((task, state) for _, task, _, _, _, state, *_ in rows)
+        for task in {task for task, _ in states}:
+            counts = states[task, "scheduled"], states[task, "ready"]
+            connection.execute(COUNT, (task, *counts, int(now // 60)))
+        connection.execute("DELETE FROM counted_apart")
+    else:
+        connection.execute("ROLLBACK TO fresh")
+    connection.execute("RELEASE fresh")
+    return are_fresh
+
+
+def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
+    forget = "DELETE FROM jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
+    return connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
+        connection.execute(forget, (job.uuid,)).rowcount == 1
+        and connection.execute(INSERT, _values(job, now)).rowcount == 1
+    )
+
+
+def _values(job: NewJob, now: float) -> tuple[object, ...]:
+    uuid, task, payload, priority, run_at, timeout_s = job
+    if run_at is not None and run_at > now:
+        return uuid, task, payload, priority, timeout_s, "scheduled", run_at, now, None
+    return uuid, task, payload, priority, timeout_s, "ready", None, now, now
