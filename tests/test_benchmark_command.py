@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.errors import InvalidInputError
-from tests.benchmarks import command, driver, machine, marks
-from tests.benchmarks.measures import Contestant, FailedError, Measure, Run
+from tests.benchmarks import command, driver, machine, marks, rivals
+from tests.benchmarks.measures import Contestant, FailedError, Measure, Run, contestants
 from tests.benchmarks.table import Row, Value, cell, figure, markdown, percentile
 from tests.benchmarks.workers import Workers
 from tests.small_project import PROJECT_DIR
@@ -270,3 +270,24 @@ def test_it_measures_the_queue_and_prints_the_table(tmp_path: Path) -> None:
         assert all(re.fullmatch(r"[\d,.]+ \([\d,.]+ to [\d,.]+\)", text) for text in rows[title]), title
     assert "- This was a quick run: its figures mean nothing." in lines
     assert "round 2, Postroom NORMAL: drain, 4 at once, jobs/s " in process.stderr
+
+
+@pytest.mark.slow
+@needs_linux
+@pytest.mark.skipif(
+    rivals.redis_version() is None, reason="needs redis-server; on Debian: apt install redis-server"
+)
+def test_every_rival_takes_part(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, str(PROJECT_DIR / "main.py"), "benchmark", "drain", "--quick", "--rounds", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "skipped" not in process.stdout
+    (row,) = [line for line in process.stdout.splitlines() if line.startswith("| drain, 4 at once")]
+    figures = [float(text.replace(",", "")) for text in row.strip("|").split("|")[1:]]
+    assert len(figures) == len(contestants())
+    assert min(figures) > 0

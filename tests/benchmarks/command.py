@@ -19,6 +19,8 @@ from typing import TypeVar
 
 from app.errors import InvalidInputError
 from tests.benchmarks import machine, rivals
+from tests.benchmarks.growth_measures import GROWTH_MEASURES
+from tests.benchmarks.mail_measures import MAIL_MEASURES
 from tests.benchmarks.measures import (
     QUEUE_MEASURES,
     Contestant,
@@ -28,11 +30,12 @@ from tests.benchmarks.measures import (
     contestants,
     introduce,
 )
+from tests.benchmarks.site_measures import SITE_MEASURES
 from tests.benchmarks.table import Value, cell, markdown
 
 T = TypeVar("T")
 
-MEASURES: list[Measure] = [*QUEUE_MEASURES]
+MEASURES: list[Measure] = [*QUEUE_MEASURES, *SITE_MEASURES, *MAIL_MEASURES, *GROWTH_MEASURES]
 """In the order of the table's rows."""
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.benchmarks import machine
+
 PROJECT_DIR = Path(__file__).resolve().parent.parent.parent
 VENV_DIR = PROJECT_DIR / ".venv-benchmark"
 PYTHON = VENV_DIR / "bin/python"
@@ -111,8 +113,7 @@ def redis_version() -> str | None:
 def redis_server(folder: Path) -> Iterator[tuple[str, int]]:
     """Run a redis-server as it comes, with its files in `folder`; give its URL and the id of its process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = machine.free_port()
     command = ["redis-server", "--port", str(port), "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)

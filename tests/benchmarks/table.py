@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOTHING = "-"
+NEVER = "never"
 Value = float | list[float]
 """What a measure found in one round: a figure, or samples that are pooled over the rounds."""
 
@@ -30,7 +31,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def figure(value: float) -> str:
-    """Write a number with about three digits that mean something."""
+    """Write a number with about three digits that mean something; infinitely long is `never`."""
+    if value == math.inf:
+        return NEVER
     digits = 0 if abs(value) >= 100 or value == 0 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f}"
 

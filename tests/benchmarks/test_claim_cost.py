@@ -1,4 +1,4 @@
-"""What a claim and an enqueue cost at any depth, behind a paused crowd, and after a million jobs (P4, P7)."""
+"""What a claim costs behind a paused crowd, and what a million jobs leave behind (P4, P7)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tasks.engine import jobs
+from tasks.engine import arrivals, jobs
+from tasks.engine.arrivals import NewJob
 from tasks.engine.claims import Rules
-from tasks.engine.jobs import Ending, NewJob
+from tasks.engine.jobs import Ending
 from tests.engine_rig import Rig, rig_in, until
 
 pytestmark = pytest.mark.slow
 
-DEPTHS = (1_000, 100_000, 1_000_000)
 ROUNDS = 500
 CHUNK = 10_000
 PAUSED = 100_000
@@ -41,7 +41,7 @@ def fill(rig: Rig, count: int, task: str = "plain") -> None:
     for first in range(0, count, CHUNK):
         many = range(first, min(first + CHUNK, count))
         new = [NewJob(f"{task} {count} {n}", task, b'{"$message": {}}') for n in many]
-        rig.database.write(lambda connection, new=new: jobs.insert(connection, new, 1.0))
+        rig.database.write(lambda connection, new=new: arrivals.insert(connection, new, 1.0))
 
 
 def median_us(work: Callable[[], object], after: Callable[[], object] = lambda: None) -> float:
@@ -67,36 +67,6 @@ def claim_us(rig: Rig, rules: Rules | None = None) -> float:
         ) == [True]
 
     return median_us(lambda: claimed.extend(rig.huey.claim("i1", "Worker-1", rules)), finish)
-
-
-def enqueue_us(rig: Rig) -> float:
-    """Return what an enqueue costs, with its check of the depth."""
-    numbers = iter(range(10**9))
-
-    def enqueue() -> None:
-        new = [NewJob(f"one more {time.monotonic_ns()} {next(numbers)}", "plain", b'{"$message": {}}')]
-        rig.database.write(lambda connection: jobs.insert(connection, new, 1.0, 10**9))
-
-    return median_us(enqueue)
-
-
-def test_a_claim_and_an_enqueue_cost_the_same_at_any_depth(
-    rig: Rig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines, first = [], (0.0, 0.0)
-    for depth in DEPTHS:
-        with rig.database.transaction() as connection:
-            waiting = jobs.pending_count(connection)
-        fill(rig, depth - waiting + ROUNDS)
-        claim_us(rig), enqueue_us(rig)  # once in advance: caches fill
-        claim, enqueue = claim_us(rig), enqueue_us(rig)
-        first = first if first[0] else (claim, enqueue)
-        lines.append(
-            f"{depth:>9} waiting: claim {claim:6.1f} us ({claim / first[0]:.2f}x), "
-            f"enqueue {enqueue:6.1f} us ({enqueue / first[1]:.2f}x)"
-        )
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
 
 
 def test_a_claim_behind_a_paused_crowd(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.marks import MARK_BYTES
+from tests.benchmarks.rivals import PROJECT_DIR
 
 PROBE = -1
 """The number of the job that tells that the workers are up."""
@@ -23,15 +24,23 @@ LOOK_S = 0.02
 class Workers:
     """Processes that run jobs; without commands they are run in this one."""
 
-    def __init__(self, commands: list[list[str]]) -> None:
-        self.marks = Path(os.environ["BENCHMARK_MARKS"])
+    def __init__(self, commands: list[list[str]], environ: Mapping[str, str] = os.environ) -> None:
+        self.marks = Path(environ["BENCHMARK_MARKS"])
         self.log = self.marks.with_name("workers.log")
         self.probes = 0
         self.processes = []
         with self.log.open("ab") as log:
             for command in commands:
                 self.processes.append(
-                    subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+                    subprocess.Popen(
+                        command,
+                        cwd=PROJECT_DIR,
+                        env=environ,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
                 )
 
     def wait_for_marks(self, count: int) -> None:

@@ -19,4 +19,9 @@ BENCHMARK_REDIS (the URL of a redis-server of its own) and BENCHMARK_MARKS (the 
     WEB           the WSGI app of a minimal site that can enqueue, such as "tests.benchmarks.contestants.site:app"
 
 and, if there is more to hold it to, check_ran(count), which is called when so many jobs have run.
+
+A module for mail (celery_mail, postroom_mail) reads BENCHMARK_MAIL_URL too, and offers of all this WORKERS or
+consuming(), check_ran(count), and
+
+    enqueue_mails(numbers)  enqueue a mail (letter.py) to the reader of each number; the server marks what it takes
 """

@@ -17,7 +17,7 @@ def up() -> str:
     return "up"
 
 
-@app.post("/enqueue/<int(signed=True):n>")
+@app.post("/api/enqueue/<int(signed=True):n>")
 def enqueue(n: int) -> tuple[str, int]:
     """Enqueue job n."""
     contestant.enqueue(n)
