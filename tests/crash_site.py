@@ -23,8 +23,8 @@ from sqlite_utils import Database as Tables
 
 import tasks
 from app.database import database
+from tasks.engine import arrivals, jobs, running, upkeep
 from tasks.engine import clock as clock_module
-from tasks.engine import jobs, running, upkeep
 from tests.site_under_test import app, note
 
 __all__ = ["app"]
@@ -55,21 +55,11 @@ def hook(
     setattr(owner, name, hooked)
 
 
-class EveryHundredth:
-    """Says yes at the hundredth call, the two hundredth and so on."""
-
-    calls = 0
-
-    def __call__(self, _: object) -> bool:
-        self.calls += 1
-        return self.calls % 100 == 0
-
-
 hook(tasks.huey, "_insert", after="after the enqueue's commit")
 hook(tasks.huey, "run", before="after the claim", after="after the body")
 hook(tasks.huey, "finish", after="after the finish's commit")
 hook(running.jobs, "finish", after="before the finish commits")
-hook(jobs, "_values", after="inside a group's enqueue", when=EveryHundredth())
+hook(arrivals, "_count", before="inside a group's enqueue")
 hook(jobs, "add_chord_part", after="at a chord's last member", when=lambda values: values is not None)
 hook(jobs, "add_cron_run", after="between cron's row and its job")
 hook(upkeep, "prune", after="during upkeep", when=lambda gone: gone > 0)

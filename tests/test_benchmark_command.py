@@ -152,6 +152,20 @@ def test_what_failed_is_a_dash_and_a_note_and_ends_nothing(tmp_path: Path) -> No
 
 
 @needs_linux
+def test_what_was_found_before_ctrl_c_is_reported(tmp_path: Path) -> None:
+    def take(run: Run) -> Mapping[str, Value]:
+        if run.round == 2:
+            raise KeyboardInterrupt
+        return {"x": 5.0}
+
+    made = benchmark(tmp_path, [Measure("m", (Row("jobs/s", "x"),), take)], "a")
+    made.measure(rounds=3)
+    lines = made.report(rounds=3).splitlines()
+    assert [row.strip() for row in lines if row.startswith("| jobs/s")] == ["| jobs/s | 5.00 |"]
+    assert made.failures == ["It was stopped by hand: some figures are of fewer rounds, or missing."]
+
+
+@needs_linux
 def test_who_cannot_take_part_is_skipped_by_name_with_the_reason(tmp_path: Path) -> None:
     made = command.Benchmark(tmp_path, [], [Contestant("nobody", "postroom_of_nobody")], is_quick=True)
     made.introduce()

@@ -111,7 +111,8 @@ class Clock(BaseProcess):
         def promote(connection: sqlite3.Connection) -> int:
             return jobs.promote(connection, now, PROMOTE_AT_ONCE)
 
-        promoted = self.huey.database.write(promote)
+        # A promotion that a power cut undoes is made again: the job is scheduled then, and due.
+        promoted = self.huey.database.write(promote, durable=False)
         self.huey.ready_bell.ring(promoted)
         row = self.huey.database.read_one(queries.NEXT_RUN_AT)
         self._next_run_at = row[0] if row else None

@@ -1,7 +1,8 @@
 """`python3 main.py benchmark`: Postroom and its rivals on this machine, in interleaved rounds, as one table.
 
 The rivals are installed into .venv-benchmark at the first run. TMPDIR chooses the disk that is measured.
-`--quick` takes sizes so small that the figures mean nothing: it shows in seconds whether everything works.
+Ctrl-C ends it early: what was found until then is printed.
+`--quick` takes sizes so small that the figures mean nothing: it shows within minutes whether everything works.
 """
 
 from __future__ import annotations
@@ -143,7 +144,13 @@ class Benchmark:
                 self._note(self.skipped, f"{contestant.name or contestant.key} is skipped: {error}")
 
     def measure(self, rounds: int) -> None:
-        """Measure round by round, each time in another order of the contestants."""
+        """Measure round by round, each time in another order of the contestants; Ctrl-C ends it."""
+        try:
+            self._measure(rounds)
+        except KeyboardInterrupt:
+            self._note(self.failures, "It was stopped by hand: some figures are of fewer rounds, or missing.")
+
+    def _measure(self, rounds: int) -> None:
         for number in range(1, rounds + 1):
             for measure in self.measures:
                 able = [one for one in self.taking_part if measure.applies_to(one)]

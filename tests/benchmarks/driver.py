@@ -128,7 +128,7 @@ def eta(contestant: Any, *, jobs: int = 30) -> dict[str, float]:
 
 
 def pick_up(
-    contestant: Any, *, samples: int = 40, least_quiet_s: float = 5, most_quiet_s: float = 8, seed: str = ""
+    contestant: Any, *, samples: int = 34, least_quiet_s: float = 5, most_quiet_s: float = 8, seed: str = ""
 ) -> dict[str, list[float]]:
     """Time the way from an enqueue's call to the body's first line, after some seconds of quiet."""
     dice, called_ns = random.Random(seed), []
