@@ -5,7 +5,8 @@ with SmtpSink() as sink:
     ...                                     # MAIL_URL=sink.url
     assert sink.messages == [("cleo@example.com", b"From: ...")]
 
-With `tls` it offers STARTTLS (or speaks TLS at once, `implicit`), with `credentials` it wants to see them.
+With `tls` it offers STARTTLS (or speaks TLS at once, `implicit`), with `credentials` it wants to see them, with
+`pipelining` it hears several commands at a stroke, as most servers do.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ class SmtpSink:
         credentials: tuple[str, str] | None = None,
         without_auth: Sequence[str] = (),
         most_bytes: int = 33_554_432,
+        pipelining: bool = False,
     ) -> None:
         self.tls = tls
         self.implicit = implicit
         self.credentials = credentials
         self.without_auth = without_auth
         self.most_bytes = most_bytes
+        self.pipelining = pipelining
         self.messages: list[tuple[str, bytes]] = []
         self.commands: list[str] = []  # as "auth PLAIN ...", of all connections
         self.connections = 0
@@ -207,6 +210,13 @@ class _Conversation(SMTP):
                 self.transport.close()
                 return
         await super().push(status)
+
+    async def handle_EHLO(  # noqa: N802
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        name, *extensions = responses
+        return [name, *["250-PIPELINING"] * self.sink.pipelining, *extensions]
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         answer = self.sink.next_answer("dot")

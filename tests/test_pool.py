@@ -35,6 +35,13 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=[False, True], ids=["one by one", "pipelining"])
+def sink(request: pytest.FixtureRequest) -> Iterator[SmtpSink]:
+    """A mail server that hears commands one by one, or at a stroke."""
+    with SmtpSink(pipelining=request.param) as sink:
+        yield sink
+
+
 @pytest.fixture
 def pool(request: pytest.FixtureRequest, sink: SmtpSink, clock: Clock) -> Iterator[Pool]:
     limits = SHORT if SILENCE in request.node.name else PATIENT
@@ -169,7 +176,8 @@ def test_a_refused_mail_does_not_spoil_the_next(pool: Pool, sink: SmtpSink) -> N
     with pytest.raises(NotSentError):
         send(pool)
     send(pool)
-    assert sink.verbs() == [*GREETED, "mail", "rcpt", "rset", *MAILED]
+    too_early = ["data"] if sink.pipelining else []
+    assert sink.verbs() == [*GREETED, "mail", "rcpt", *too_early, "rset", *MAILED]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +18,13 @@ PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, q
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
 """For servers that are silent; others may take their time on a busy machine."""
 BEFORE_THE_DOT = ("connect", "ehlo", "mail", "rcpt", "data")
+
+
+@pytest.fixture(params=[False, True], ids=["one by one", "pipelining"])
+def sink(request: pytest.FixtureRequest) -> Iterator[SmtpSink]:
+    """A mail server that misbehaves as it is told, and hears commands one by one or at a stroke."""
+    with SmtpSink(pipelining=request.param) as sink:
+        yield sink
 
 
 def connection_to(sink: SmtpSink) -> Conversation:

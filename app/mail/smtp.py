@@ -68,10 +68,17 @@ class Conversation:
         size = self._check(sender, recipient, message)
         self.offers += 1
         self._refused = True  # until the server has said otherwise
-        exchange.require(2, exchange.say("mail", f"MAIL FROM:<{sender}>{size}"))
-        exchange.require(2, exchange.say("rcpt", f"RCPT TO:<{recipient}>"))
-        exchange.require(3, exchange.say("data", "DATA"))
-        self._in_message = True  # only the dot ends a message: who stops now has to close
+        lines = {"mail": f"MAIL FROM:<{sender}>{size}", "rcpt": f"RCPT TO:<{recipient}>", "data": "DATA"}
+        if exchange.client.has_extn("pipelining"):  # Source: RFC 2920
+            replies = exchange.say_together(lines)
+            # Only the dot ends a message: who stops now has to close, also where the server wants it all the same.
+            self._in_message = replies[-1].stage == "data" and (replies[-1].code or 0) // 100 == 3
+            for kind, reply in zip((2, 2, 3), replies, strict=False):
+                exchange.require(kind, reply)
+        else:
+            for kind, (stage, line) in zip((2, 2, 3), lines.items(), strict=True):
+                exchange.require(kind, exchange.say(stage, line))
+            self._in_message = True
         stuffed = re.sub(rb"(?m)^\.", b"..", message)
         self._send(stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n")
 

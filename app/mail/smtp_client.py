@@ -7,6 +7,7 @@ import smtplib
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 
 MAX_REPLY_BYTES = 64 * 1024
 MAX_REPLY_LINES = 200
@@ -70,6 +71,12 @@ class SmtpClient(smtplib.SMTP):
         self._unasked = self.has_spoken()
         if not self._unasked:
             super().putcmd(cmd, args)
+
+    def ask_together(self, lines: Iterable[str]) -> None:
+        """Send commands in one block, unless the server has spoken out of turn."""
+        self._unasked = self.has_spoken()
+        if not self._unasked:
+            self.send("".join(f"{line}\r\n" for line in lines))
 
     def getreply(self) -> tuple[int, bytes]:
         """Read a whole answer: its code, -1 if the protocol does not know it, and its lines without the code.

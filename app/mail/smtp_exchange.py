@@ -63,6 +63,21 @@ class Exchange:
         """Send a command; return what the server answers."""
         return self.hear(stage, lambda: self.client.docmd(line))
 
+    def say_together(self, lines: dict[str, str]) -> list[Reply]:
+        """Send commands at a stroke; return what the server answers to each, until it can be heard no more."""
+        client = self.client
+
+        def talk() -> tuple[int, bytes]:
+            client.ask_together(lines.values())
+            return client.getreply()
+
+        replies: list[Reply] = []
+        for stage in lines:
+            replies.append(self.hear(stage, client.getreply if replies else talk))
+            if not self.is_open:
+                break
+        return replies
+
     def require(self, kind: int, reply: Reply) -> Reply:
         """Return an answer of that kind (its code's first digit).
 
