@@ -23,6 +23,8 @@ GOOD_ANSWERS = {
     "dot": "250 2.0.0 kept",
     "quit": "221 2.0.0 bye",
 }
+PIPELINING = "250-hello\r\n250 PIPELINING"
+"""The answer to EHLO of a server that hears several commands at a stroke."""
 
 
 class Line:

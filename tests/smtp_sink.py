@@ -5,8 +5,8 @@ with SmtpSink() as sink:
     ...                                     # MAIL_URL=sink.url
     assert sink.messages == [("cleo@example.com", b"From: ...")]
 
-With `tls` it offers STARTTLS (or speaks TLS at once, `implicit`), with `credentials` it wants to see them, with
-`pipelining` it hears several commands at a stroke, as most servers do.
+With `tls` it offers STARTTLS (or speaks TLS at once, `implicit`), with `credentials` it wants to see them, and
+without `pipelining` it hears one command at a time, as few servers do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SmtpSink:
         credentials: tuple[str, str] | None = None,
         without_auth: Sequence[str] = (),
         most_bytes: int = 33_554_432,
-        pipelining: bool = False,
+        pipelining: bool = True,
     ) -> None:
         self.tls = tls
         self.implicit = implicit

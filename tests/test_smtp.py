@@ -17,13 +17,18 @@ MESSAGE = b"Subject: Soup\r\n\r\n.dots\r\n..\r\nend\r\n"
 PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
 """For servers that are silent; others may take their time on a busy machine."""
-BEFORE_THE_DOT = ("connect", "ehlo", "mail", "rcpt", "data")
+ONE_BY_ONE = [
+    pytest.param(False, stage, id=f"one by one-{stage}")
+    for stage in ("connect", "ehlo", "mail", "rcpt", "data")
+]
+AT_A_STROKE = [pytest.param(True, stage, id=f"pipelining-{stage}") for stage in ("mail", "rcpt", "data")]
+BOTH_WAYS = pytest.mark.parametrize("sink", [False, True], ids=["one by one", "pipelining"], indirect=True)
 
 
-@pytest.fixture(params=[False, True], ids=["one by one", "pipelining"])
+@pytest.fixture
 def sink(request: pytest.FixtureRequest) -> Iterator[SmtpSink]:
-    """A mail server that misbehaves as it is told, and hears commands one by one or at a stroke."""
-    with SmtpSink(pipelining=request.param) as sink:
+    """A mail server that misbehaves as it is told; it hears one command at a time, save in `BOTH_WAYS`."""
+    with SmtpSink(pipelining=getattr(request, "param", False)) as sink:
         yield sink
 
 
@@ -42,11 +47,13 @@ def converse(sink: SmtpSink, message: bytes = MESSAGE) -> Reply:
         return give(conversation, message)
 
 
+@BOTH_WAYS
 def test_message_arrives_as_it_was_written(sink: SmtpSink) -> None:
     assert converse(sink) == Reply("dot", 250, "2.0.0", "kept")
     assert sink.messages == [("cleo@example.com", MESSAGE)]
 
 
+@BOTH_WAYS
 def test_large_message_arrives_whole(sink: SmtpSink) -> None:
     message = b"Subject: Soup\r\n\r\n" + b".dot at every line's begin\r\n" * 20_000
     converse(sink, message)
@@ -58,7 +65,7 @@ def test_message_without_a_last_line_break_gets_one(sink: SmtpSink) -> None:
     assert sink.messages[0][1] == b"Subject: Soup\r\n\r\nend\r\n"
 
 
-@pytest.mark.parametrize("stage", BEFORE_THE_DOT)
+@pytest.mark.parametrize(("sink", "stage"), [*ONE_BY_ONE, *AT_A_STROKE], indirect=["sink"])
 @pytest.mark.parametrize(
     "answer", [HANG_UP, SILENCE, "what?", "2" * 10_000, "421 4.3.2 closing", "454 4.7.0 too fast"]
 )
@@ -71,6 +78,7 @@ def test_trouble_before_the_dot_is_not_sent_and_the_lanes(sink: SmtpSink, stage:
     assert sink.messages == []
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
 @pytest.mark.parametrize("code", [450, 550])
 @pytest.mark.parametrize("enhanced", ["", "7.1"])
@@ -125,6 +133,7 @@ def test_quit_changes_nothing(sink: SmtpSink, answer: str) -> None:
     assert len(sink.messages) == 1
 
 
+@BOTH_WAYS
 def test_leaving_before_the_dot_sends_nothing(sink: SmtpSink) -> None:
     with connection_to(sink) as conversation:
         conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
@@ -137,6 +146,7 @@ def test_leaving_before_the_dot_sends_nothing(sink: SmtpSink) -> None:
 # More than one message
 
 
+@BOTH_WAYS
 def test_a_second_message_follows_the_first_without_more_words(sink: SmtpSink) -> None:
     with connection_to(sink) as conversation:
         give(conversation)
@@ -147,6 +157,7 @@ def test_a_second_message_follows_the_first_without_more_words(sink: SmtpSink) -
     assert [message for _, message in sink.messages] == [MESSAGE, b"Subject: Second\r\n\r\n"]
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
 @pytest.mark.parametrize("code", ["450 4.2.0 later", "550 5.1.1 never"])
 def test_connection_may_be_used_again_after_a_refusal_and_a_reset(
@@ -164,6 +175,7 @@ def test_connection_may_be_used_again_after_a_refusal_and_a_reset(
     assert (len(sink.messages), sink.connections) == (1, 1)
 
 
+@BOTH_WAYS
 def test_greylisted_then_taken(sink: SmtpSink) -> None:
     sink.answer("rcpt", "450 4.7.1 Greylisted, try again in 300 seconds")
     with pytest.raises(NotSentError) as caught:
@@ -172,6 +184,7 @@ def test_greylisted_then_taken(sink: SmtpSink) -> None:
     assert converse(sink).code == 250
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
 @pytest.mark.parametrize("answer", ["421 4.4.2 closing", "what?"])
 def test_connection_is_not_used_again_after_421_or_nonsense(sink: SmtpSink, stage: str, answer: str) -> None:
@@ -194,6 +207,7 @@ def test_a_reset_that_is_not_answered_well_says_so(sink: SmtpSink, answer: str) 
 # What is not sent at all
 
 
+@BOTH_WAYS
 def test_size_is_told_to_a_server_that_asks_for_it(sink: SmtpSink) -> None:
     converse(sink)
     assert f"mail FROM:<post@example.com> SIZE={len(MESSAGE)}" in sink.commands

@@ -12,13 +12,16 @@ import pytest
 from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Server
-from tests.misbehaving_server import Line, MisbehavingServer
+from tests.misbehaving_server import GOOD_ANSWERS, PIPELINING, Line, MisbehavingServer
 
 MESSAGE = b"Subject: Soup\r\n\r\nHello\r\n"
 PATIENT = Limits(connect_s=20, command_s=20, block_s=20, dot_s=20, reset_s=20, quit_s=0.2)
 SHORT = Limits(connect_s=0.5, command_s=0.5, block_s=0.5, dot_s=0.5, reset_s=0.2, quit_s=0.2)
 """For servers that are silent; others may take their time on a busy machine."""
 STAGES = ("connect", "ehlo", "mail", "rcpt", "data", "dot")
+ONE_BY_ONE = [pytest.param(stage, GOOD_ANSWERS["ehlo"], id=stage) for stage in STAGES]
+OF_THREE = [pytest.param(stage, PIPELINING, id=f"{stage} of three") for stage in ("mail", "rcpt", "data")]
+"""Stages, and the answer to EHLO: of a server that hears one command at a time, or three at a stroke."""
 
 
 def connection_to(server: MisbehavingServer, limits: Limits = PATIENT) -> Conversation:
@@ -41,10 +44,10 @@ def outcome(scene: Callable[[Line], None], limits: Limits = PATIENT) -> NotSentE
 # Answers that never end, or are none
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_server_that_dribbles_is_not_listened_to_for_ever(stage: str) -> None:
+@pytest.mark.parametrize(("stage", "hello"), [*ONE_BY_ONE, OF_THREE[1]])
+def test_a_server_that_dribbles_is_not_listened_to_for_ever(stage: str, hello: str) -> None:
     def dribble(line: Line) -> None:
-        line.reach(stage)
+        line.reach(stage, ehlo=hello)
         line.send(b"250-")
         while not line.stopping.is_set():
             line.send(b"x")
@@ -56,7 +59,7 @@ def test_a_server_that_dribbles_is_not_listened_to_for_ever(stage: str) -> None:
     assert isinstance(error, UnknownOutcomeError) == (stage == "dot")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "hello"), [*ONE_BY_ONE, *OF_THREE])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -82,9 +85,9 @@ def test_a_server_that_dribbles_is_not_listened_to_for_ever(stage: str) -> None:
     ],
     ids=lambda answer: repr(answer[:20]) + f" {len(answer)}",
 )
-def test_what_is_no_whole_answer_is_none(stage: str, answer: bytes) -> None:
+def test_what_is_no_whole_answer_is_none(stage: str, hello: str, answer: bytes) -> None:
     def mumble(line: Line) -> None:
-        line.reach(stage)
+        line.reach(stage, ehlo=hello)
         line.send(answer)
 
     error = outcome(mumble)

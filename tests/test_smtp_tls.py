@@ -203,3 +203,22 @@ def test_an_injected_context_replaces_the_systems_authorities() -> None:
         with Conversation(server, PATIENT) as conversation:
             conversation.offer("post@example.com", "cleo@example.com", MESSAGE)
             assert conversation.finish().code == 250
+
+
+@pytest.mark.usefixtures("trusted")
+def test_what_was_offered_in_the_clear_does_not_count_under_tls() -> None:
+    heard: list[bytes] = []
+
+    def change_its_mind(line: Line) -> None:
+        line.reach("ehlo")
+        line.say("250-hello\r\n250-PIPELINING\r\n250 STARTTLS")
+        line.hear()
+        line.say("220 go on")
+        line.encrypt(server_context())
+        line.hear()
+        line.say("250 hello")
+        heard.append(line.sock.recv(4096))
+
+    with MisbehavingServer(change_its_mind) as server:
+        assert refusal(server.port, "starttls").stage == "mail"
+    assert heard == [b"MAIL FROM:<post@example.com>\r\n"], "it waits for the answer"

@@ -24,11 +24,20 @@ class Conversation:
     """A connection to one server: `open` it, `offer` a message up to the dot, then `finish` it.
 
     Who leaves between the two has sent nothing: the connection closes without the dot. Another message may
-    follow while it is `reusable`. One thread at a time.
+    follow while it is `reusable`. One thread at a time. `one_by_one`: each command waits for the answer to the
+    one before, also where the server would hear them together.
     """
 
-    def __init__(self, server: Server, limits: Limits | None = None, name: str = "[127.0.0.1]") -> None:
+    def __init__(
+        self,
+        server: Server,
+        limits: Limits | None = None,
+        name: str = "[127.0.0.1]",
+        *,
+        one_by_one: bool = False,
+    ) -> None:
         self.offers = 0
+        self._one_by_one = one_by_one
         self._exchange = Exchange(server, limits or Limits(), name)
         self._refused = False
         self._in_message = False
@@ -69,10 +78,12 @@ class Conversation:
         self.offers += 1
         self._refused = True  # until the server has said otherwise
         lines = {"mail": f"MAIL FROM:<{sender}>{size}", "rcpt": f"RCPT TO:<{recipient}>", "data": "DATA"}
-        if exchange.client.has_extn("pipelining"):  # Source: RFC 2920
+        if exchange.client.has_extn("pipelining") and not self._one_by_one:  # Source: RFC 2920
+            self._in_message = True  # only the dot ends a message: who stops now has to close
             replies = exchange.say_together(lines)
-            # Only the dot ends a message: who stops now has to close, also where the server wants it all the same.
-            self._in_message = replies[-1].stage == "data" and (replies[-1].code or 0) // 100 == 3
+            # A server may want a message whose reader it refused. The RFC would send it the dot, which might send
+            # the mail; and whatever else is no refusal of DATA leaves open what the server waits for.
+            self._in_message = (replies[-1].code or 0) // 100 not in (4, 5)
             for kind, reply in zip((2, 2, 3), replies, strict=False):
                 exchange.require(kind, reply)
         else:

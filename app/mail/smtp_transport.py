@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,7 @@ from app.mail.credentials import Credentials
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
 from app.mail.pool import Pool
+from app.mail.replies import NotSentError, Verdict
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Security, Server
 
@@ -20,6 +22,7 @@ SCHEMES: dict[str, tuple[Security, int]] = {
     "smtp+plain": ("plain", 25),
 }
 PROBE_LIMITS = Limits(connect_s=5, command_s=5)
+ONE_BY_ONE_S = 3600.0
 
 
 def parse_server(url: str) -> Server:
@@ -52,13 +55,22 @@ class SmtpTransport:
         self.name = f"{urlsplit(url).scheme}://{host}:{self.server.port}"
         self.pool = Pool(lambda: self._connect(limits))
         self._context: ssl.SSLContext | None = None
+        self._one_by_one_until_s = 0.0
 
     def deliver(self, email: Email) -> None:
         """Send the mail; its row says `sending` before the dot, and `sent` before anything else is said.
 
         Raises: NotSentError, UnknownOutcomeError.
         """
-        conversation = self.pool.offer(self.sender, email.to_address, email.message)
+        try:
+            conversation = self.pool.offer(self.sender, email.to_address, email.message)
+        except NotSentError as error:
+            stage, code = error.reply.stage, error.reply.code
+            if error.verdict is Verdict.LANE and stage in ("mail", "rcpt", "data") and code is None:
+                # Who hangs up on commands that came together may owe answers to some of them, or be unable to
+                # hear them so. One by one shows which command it was, and so whether this mail is to blame.
+                self._one_by_one_until_s = time.monotonic() + ONE_BY_ONE_S
+            raise
         try:
             hand_over(email, conversation.finish)
         finally:
@@ -86,6 +98,8 @@ class SmtpTransport:
         # Some relays want to be greeted with a domain of ours, and none minds.
         domain = self.sender.rpartition("@")[2]
         name = domain if "." in domain else "[127.0.0.1]"
-        conversation = Conversation(replace(self.server, context=self._context), limits, name)
+        server = replace(self.server, context=self._context)
+        one_by_one = time.monotonic() < self._one_by_one_until_s
+        conversation = Conversation(server, limits, name, one_by_one=one_by_one)
         conversation.open()
         return conversation
