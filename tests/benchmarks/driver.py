@@ -124,6 +124,8 @@ def eta(contestant: Any, *, jobs: int = 30) -> dict[str, float]:
             contestant.enqueue_in(n, delay_s)
         marks = check_ran(contestant, workers, jobs)
     late_ms = [(at_ns - due_ns[n]) / 1e6 for n, at_ns in marks if n != PROBE]
+    if not contestant.MAY_START_EARLY:
+        assert min(late_ms) >= 0, f"a job started {-min(late_ms):.0f} ms before its time"
     return {"p50_ms": percentile(late_ms, 50), "p99_ms": percentile(late_ms, 99), "max_ms": max(late_ms)}
 
 

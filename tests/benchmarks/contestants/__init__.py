@@ -12,6 +12,7 @@ BENCHMARK_REDIS (the URL of a redis-server of its own) and BENCHMARK_MARKS (the 
     enqueue(n)              enqueue a job that calls marks.mark(n); returns a handle
     enqueue_many(numbers)   enqueue a job for each, in bulk if it can
     enqueue_in(n, delay_s)  enqueue a job for later; None if it cannot
+    MAY_START_EARLY whether a job for later may start before its time: RQ rounds to whole seconds
     wait(handle, timeout_s) its own way to block for a job's value; None if it has none
     waiting()               how many jobs are accepted and not started, read from its store
     WORKERS       commands that start its workers: 4 jobs at once in all; or

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.benchmarks.contestants.celery_redis import (
     DRAIN_JOBS,
     IN_BULK,
+    MAY_START_EARLY,
     NEEDS_REDIS,
     PACKAGES,
     WEB,
@@ -20,6 +21,7 @@ __all__ = [
     "DRAIN_JOBS",
     "DURABLE",
     "IN_BULK",
+    "MAY_START_EARLY",
     "NAME",
     "NEEDS_REDIS",
     "PACKAGES",

@@ -14,6 +14,7 @@ from tests.benchmarks.marks import mark
 NAME = "Celery + Redis"
 PACKAGES = ("celery", "kombu", "redis")
 NEEDS_REDIS = True
+MAY_START_EARLY = False
 DRAIN_JOBS = 2_000
 IN_BULK = "group, one call a job on one connection"
 DURABLE = "kill -9 of its workers until it starts (an hour later); of Redis what the snapshot has"

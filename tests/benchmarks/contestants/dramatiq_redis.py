@@ -16,6 +16,7 @@ from tests.benchmarks.marks import mark
 NAME = "Dramatiq + Redis"
 PACKAGES = ("dramatiq", "redis")
 NEEDS_REDIS = True
+MAY_START_EARLY = False
 DRAIN_JOBS = 4_000
 IN_BULK = "group, one call a job"
 DURABLE = "kill -9 of its workers (minutes later); of Redis what the snapshot has"

@@ -19,6 +19,7 @@ from tests.benchmarks.marks import mark
 NAME = "firm-queue, SQLite"
 PACKAGES = ("firm-queue", "firm-core", "sqlalchemy")
 NEEDS_REDIS = False
+MAY_START_EARLY = False
 DRAIN_JOBS = 200
 IN_BULK = "one by one: it has no bulk call"
 DURABLE = "kill -9 (what it ran comes back in 5 minutes); a power cut may take the last moments"

@@ -14,6 +14,7 @@ from tests.benchmarks.marks import mark
 NAME = "FlexiQ, SQLite"
 PACKAGES = ("flexiq",)
 NEEDS_REDIS = False
+MAY_START_EARLY = False
 DRAIN_JOBS = 500
 IN_BULK = "task.map, one transaction"
 DURABLE = "kill -9 (what it had comes back within a minute); a power cut may take the last moments"

@@ -13,6 +13,7 @@ from tests.benchmarks.marks import mark
 NAME = "Huey, Redis"
 PACKAGES = ("huey", "redis")
 NEEDS_REDIS = True
+MAY_START_EARLY = False
 DRAIN_JOBS = 4_000
 IN_BULK = "task.map, one call a job"
 DURABLE = "nothing past the last snapshot of Redis; nothing once it has started"

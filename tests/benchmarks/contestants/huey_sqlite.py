@@ -14,6 +14,7 @@ from tests.benchmarks.marks import mark
 NAME = "Huey, SQLite"
 PACKAGES = ("huey",)
 NEEDS_REDIS = False
+MAY_START_EARLY = False
 DRAIN_JOBS = 4_000
 IN_BULK = "task.map, one commit a job"
 DURABLE = "a power cut while it waits; nothing once it has started"

@@ -20,6 +20,7 @@ PRAGMA_SYNCHRONOUS = {"FULL": 2, "NORMAL": 1}
 NAME = f"Postroom {SYNCHRONOUS}"
 PACKAGES = ("huey", "filelock", "flask", "gunicorn")
 NEEDS_REDIS = False
+MAY_START_EARLY = False
 DRAIN_JOBS = 10_000
 IN_BULK = "task.map, one transaction"
 DURABLE = {"FULL": "a power cut", "NORMAL": "kill -9; a power cut may take the last moments"}[SYNCHRONOUS]

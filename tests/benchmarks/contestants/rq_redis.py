@@ -16,6 +16,7 @@ from tests.benchmarks.marks import mark
 NAME = "RQ"
 PACKAGES = ("rq", "redis")
 NEEDS_REDIS = True
+MAY_START_EARLY = True
 DRAIN_JOBS = 400
 IN_BULK = "enqueue_many, one pipeline"
 DURABLE = "kill -9 of its workers until it starts (then it fails); of Redis what the snapshot has"
