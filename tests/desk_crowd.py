@@ -10,6 +10,7 @@ from typing import Any
 
 from app.database import Database
 from app.mail.ledger import utc_text
+from tests.queue_rig import count_anew
 
 NAMES = ("tasks.emails.deliver_email", "tasks.alerts.alert_subscribers", "tasks.bestsellers.record_sale")
 ERROR = "TimeoutError: the supplier did not answer within 30 s; it was asked for number {}"
@@ -45,6 +46,7 @@ def crowd(
     def write(connection: sqlite3.Connection) -> None:
         connection.executemany(JOB, _jobs("failed", failed, now))
         connection.executemany(JOB, _jobs("done", done, now))
+        count_anew(connection)
         for ago in range(24 * 60, -1, -1):
             _add_minute(connection, now - 60 * ago)
         moment = utc_text(datetime.fromtimestamp(now - 3600, UTC))

@@ -244,8 +244,11 @@ def plan(queue: Queue, sql: str, *parameters: object) -> str:
     return " | ".join(row["detail"] for row in queue.database.read(f"EXPLAIN QUERY PLAN {sql}", parameters))
 
 
-def test_a_claim_with_barred_tasks_reads_the_heads_only(tasks: Tasks) -> None:
-    found = plan(tasks.queue, claims.NEXT_ALLOWED.format(barred="?"), "mail")
+@pytest.mark.parametrize("barred", [[], ["mail"]])
+def test_a_claim_reads_the_heads_of_the_tasks_only(tasks: Tasks, barred: list[str]) -> None:
+    found = plan(
+        tasks.queue, claims.NEXT_ALLOWED.format(barred="?") if barred else claims.NEXT_READY, *barred
+    )
     assert "jobs_ready_by_task (task=?)" in found
     assert "SCAN jobs" not in found
     assert "SEARCH jobs USING INTEGER PRIMARY KEY" in found

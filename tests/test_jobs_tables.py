@@ -10,7 +10,7 @@ import pytest
 from tasks.engine import claims, jobs, queries
 from tasks.engine.jobs import ChordPart, Ending
 from tests.engine_rig import Threads
-from tests.queue_rig import NOW, Queue
+from tests.queue_rig import NOW, Queue, count_anew
 
 # Chords
 
@@ -116,7 +116,9 @@ def insert_row(queue: Queue, changed: dict[str, Any]) -> None:
     row = {"uuid": "a", "task": "t", "payload": b"", "enqueued_at": NOW, **changed}
     names, marks = ", ".join(row), ", ".join("?" * len(row))
     sql = f"INSERT INTO jobs ({names}) VALUES ({marks})"
-    queue.database.write(lambda connection: connection.execute(sql, tuple(row.values())))
+    with queue.database.transaction() as connection:
+        connection.execute(sql, tuple(row.values()))
+        count_anew(connection)
 
 
 @pytest.mark.parametrize("changed", ILLEGAL, ids=str)
@@ -152,7 +154,7 @@ def test_the_history_goes_with_its_job(queue: Queue) -> None:
 
 
 PLANS = {
-    "claim": (claims.NEXT_READY, (), "jobs_ready"),
+    "oldest": (queries.OLDEST_READY, (), "jobs_ready_by_task (task=? AND priority=?)"),
     "look": (claims.LOOK.format(limited="?"), (NOW, "a"), "jobs_suspect"),
     "promote": (
         "SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?",

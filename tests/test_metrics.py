@@ -18,6 +18,7 @@ from app import create_app
 from app.database import database
 from app.settings import Settings
 from tasks.emails import send_email
+from tests.queue_rig import count_anew
 
 Values = dict[tuple[str, ...], float]
 EVIL = 'evil\\"task"\n# HELP postroom_jobs not at all\npostroom_jobs{state="ready"} 99'
@@ -173,6 +174,8 @@ def test_a_scrape_asks_as_few_rows_after_a_hundred_thousand_jobs_as_after_none(
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
         INSERT INTO jobs (uuid, task, payload, state, enqueued_at, ready_at, started_at, finished_at)
         SELECT 'job-' || i, 'tasks.example', x'', 'done', 1, 1, 2, 3 FROM n"""
-    database.write(lambda connection: connection.execute(fill))
+    with database.transaction() as connection:
+        connection.execute(fill)
+        count_anew(connection)
     assert scrape(operator)["postroom_jobs", "done"] == 100_000
     assert steps_of_a_scrape() <= before + 2

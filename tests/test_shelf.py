@@ -14,6 +14,7 @@ from huey.utils import SKIPPED
 
 from tasks.engine import shelf
 from tests.engine_rig import PATIENCE_S, Rig, until
+from tests.queue_rig import count_anew
 
 
 class Mood:
@@ -134,7 +135,9 @@ def test_a_redrive_of_ten_thousand_is_one_commit(rig: Rig, fickle: Any) -> None:
         " (uuid, task, payload, state, enqueued_at, finished_at, error)"
         " SELECT i, 't', X'', 'failed', 1, 1, 'e' FROM n"
     )
-    rig.database.write(lambda connection: connection.execute(sql))
+    with rig.database.transaction() as connection:
+        connection.execute(sql)
+        count_anew(connection)
     with rig.commits() as count:
         assert (rig.huey.redrive(), count()) == (10_000, 1)
 

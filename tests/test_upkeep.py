@@ -15,7 +15,7 @@ from tasks.engine.clock import Clock
 from tasks.engine.jobs import ChordPart
 from tasks.engine.upkeep import BATCH_ROWS, KEEP_DONE_ROWS, KEEP_DONE_S, Ages
 from tests.engine_rig import Rig, until
-from tests.queue_rig import NOW, Queue, queue_in
+from tests.queue_rig import NOW, Queue, count_anew, queue_in
 
 AGES = Ages(result_s=100, done_s=200, failed_s=300)
 ROWS = """
@@ -31,7 +31,9 @@ SELECT :state || ' ' || :at || ' ' || i, 't', X'7b7d', :state, 1,
 def fill(queue: Queue, count: int, state: str, age_s: float) -> None:
     """Insert rows that ended so long ago."""
     values = {"count": count, "state": state, "at": NOW - age_s}
-    queue.database.write(lambda connection: connection.execute(ROWS, values))
+    with queue.database.transaction() as connection:
+        connection.execute(ROWS, values)
+        count_anew(connection)
 
 
 def prune(queue: Queue, ages: Ages = AGES, now: float = NOW) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,13 +37,13 @@ def insert(
 
     Raises: QueueFullError when `max_pending` is given and they would not fit.
     """
-    inserted = len(new_jobs)
-    if inserted < 2 or not _insert_fresh(connection, new_jobs, now):
-        inserted = sum(_insert_or_renew(connection, job, now) for job in new_jobs)
+    all_fresh = len(new_jobs) > 1 and _insert_fresh(connection, new_jobs, now)
+    inserted = new_jobs if all_fresh else [job for job in new_jobs if _insert_or_renew(connection, job, now)]
+    _count(connection, inserted, now)
     # Checked last, when it is known how many are new; the error takes them all back.
     if max_pending is not None and inserted and (pending := pending_count(connection)) > max_pending:
         raise QueueFullError(
-            f"{pending - inserted} jobs are waiting and {inserted} more would pass MAX_PENDING_JOBS "
+            f"{pending - len(inserted)} jobs are waiting and {len(inserted)} more would pass MAX_PENDING_JOBS "
             f"({max_pending}): try again later, or raise it"
         )
 
@@ -57,26 +56,24 @@ def pending_count(connection: sqlite3.Connection) -> int:
 
 def _insert_fresh(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> bool:
     """Insert many jobs at a stroke, if none of their ids is known; else insert none."""
-    rows = [_values(job, now) for job in new_jobs]
     connection.execute("SAVEPOINT fresh")
-    connection.execute("INSERT INTO counted_apart DEFAULT VALUES")
-    are_fresh = connection.executemany(INSERT, rows).rowcount == len(rows)
-    if are_fresh:
-        _count(connection, new_jobs, now)
-    else:
+    rows = (_values(job, now) for job in new_jobs)
+    are_fresh = connection.executemany(INSERT, rows).rowcount == len(new_jobs)
+    if not are_fresh:
         connection.execute("ROLLBACK TO fresh")
     connection.execute("RELEASE fresh")
     return are_fresh
 
 
-def _count(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> None:
-    """Count jobs by task, as a trigger does where they come one by one."""
-    jobs_of = Counter(job.task for job in new_jobs)
-    scheduled_of = Counter(job.task for job in new_jobs if _is_scheduled(job, now))
-    for task, count in jobs_of.items():
-        scheduled = scheduled_of[task]
+def _count(connection: sqlite3.Connection, inserted: Sequence[NewJob], now: float) -> None:
+    """Count jobs that came, by task, in their own transaction."""
+    came: dict[tuple[str, bool], int] = {}
+    for job in inserted:
+        kind = job.task, _is_scheduled(job, now)
+        came[kind] = came.get(kind, 0) + 1
+    for (task, is_scheduled), count in came.items():
+        scheduled = count if is_scheduled else 0
         connection.execute(COUNT, (task, scheduled, count - scheduled, int(now // 60)))
-    connection.execute("DELETE FROM counted_apart")
 
 
 def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:

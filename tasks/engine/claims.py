@@ -16,21 +16,14 @@ Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
 SUSPECT_DEATHS = 2
 """A job with so many deaths to its name runs alone in its instance, so that only the culprit gets the next."""
 
-NEXT_READY = "SELECT id FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT 1"
-
-# With some tasks barred: the best of the heads of the others, one index seek a task, however many jobs wait.
-NEXT_ALLOWED = """
-WITH RECURSIVE kinds (task) AS (
-    SELECT MIN(task) FROM jobs WHERE state = 'ready'
-    UNION ALL
-    SELECT (SELECT MIN(task) FROM jobs WHERE state = 'ready' AND task > kinds.task)
-    FROM kinds WHERE kinds.task IS NOT NULL
-)
+# The best of the heads of the tasks, one index seek a task, however many jobs wait.
+NEXT_READY = """
 SELECT id FROM jobs WHERE id IN (
-    SELECT (SELECT id FROM jobs WHERE state = 'ready' AND task = kinds.task ORDER BY priority DESC, id LIMIT 1)
-    FROM kinds WHERE kinds.task NOT IN ({barred})
+    SELECT (SELECT id FROM jobs WHERE state = 'ready' AND task = counts.task ORDER BY priority DESC, id LIMIT 1)
+    FROM task_counts AS counts WHERE ready > 0
 ) ORDER BY priority DESC, id LIMIT 1
 """
+NEXT_ALLOWED = NEXT_READY.replace("ready > 0", "ready > 0 AND task NOT IN ({barred})")
 
 # One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
 # executes is another moment at which it can lose the interpreter's lock to the threads that run bodies.

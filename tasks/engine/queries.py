@@ -7,17 +7,20 @@ SELECT uuid, task, state, claim, attempt, deaths, enqueued_at, started_at, finis
 FROM jobs WHERE uuid = ?
 """
 
-# The oldest head among the priorities: one index seek each, however many jobs wait.
+# The oldest head among the priorities of the tasks: one index seek each, however many jobs wait.
 OLDEST_READY = """
-WITH RECURSIVE heads (priority) AS (
-    SELECT MAX(priority) FROM jobs WHERE state = 'ready'
+WITH RECURSIVE heads (task, priority) AS (
+    SELECT task, (SELECT MAX(priority) FROM jobs WHERE state = 'ready' AND task = counts.task)
+    FROM task_counts AS counts WHERE ready > 0
     UNION ALL
-    SELECT (SELECT MAX(priority) FROM jobs WHERE state = 'ready' AND priority < heads.priority)
-    FROM heads WHERE heads.priority IS NOT NULL
+    SELECT task, (
+        SELECT MAX(priority) FROM jobs WHERE state = 'ready' AND task = heads.task AND priority < heads.priority
+    ) FROM heads WHERE heads.priority IS NOT NULL
 )
-SELECT MIN(
-    (SELECT ready_at FROM jobs WHERE state = 'ready' AND priority = heads.priority ORDER BY id LIMIT 1)
-) FROM heads
+SELECT MIN((
+    SELECT ready_at FROM jobs WHERE state = 'ready' AND task = heads.task AND priority = heads.priority
+    ORDER BY id LIMIT 1
+)) FROM heads
 """
 
 NEXT_RESUME = "SELECT MIN(until_at) FROM pauses WHERE until_at > ?"
