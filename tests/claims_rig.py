@@ -29,9 +29,7 @@ class Tasks:
         rules = self.rules
 
         def take(connection: sqlite3.Connection) -> list[ClaimedJob]:
-            """Look first, as the end of a job does: what it overlooks nothing would hold up."""
-            any_bar = claims.look(connection, now, rules).any_bar
-            return claims.claim(connection, instance, name, now, rules, any_bar)
+            return claims.claim(connection, instance, name, now, rules)
 
         return self.queue.database.write(take)
 

@@ -10,7 +10,7 @@ from tests.engine_rig import PATIENCE_S, Threads, until
 
 
 def sleepers(bell: Bell) -> int:
-    return len(bell._condition._waiters)  # type: ignore[attr-defined]
+    return len(bell._seats)
 
 
 def start_sleepers(bell: Bell, threads: Threads, count: int) -> list[threading.Thread]:

@@ -321,7 +321,7 @@ def test_a_child_does_not_outlive_its_parent(rig: Rig, body: str, platform: str)
 @pytest.fixture
 def unlooking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks by himself what other processes have committed: who is not told waits too long."""
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", 2 * PATIENCE_S)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", 2 * PATIENCE_S)
     monkeypatch.setattr("tasks.engine.clock.LOOK_S", 2 * PATIENCE_S)
 
 

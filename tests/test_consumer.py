@@ -178,7 +178,7 @@ def test_of_two_consumers_one_has_the_place_and_the_other_takes_it_over(
 @pytest.fixture
 def quick_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pause only a moment after an error."""
-    monkeypatch.setattr("tasks.engine.consumer.PAUSE_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr("tasks.engine.worker.PAUSE_AFTER_ERROR_S", 0.01)
     logging.getLogger("postroom.consumer").setLevel(logging.CRITICAL)
 
 

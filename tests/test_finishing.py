@@ -14,7 +14,7 @@ from tests.engine_rig import Rig, until
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Rig:
     """A queue whose workers do not wait long after an error."""
-    monkeypatch.setattr("tasks.engine.consumer.PAUSE_AFTER_ERROR_S", 0.001)
+    monkeypatch.setattr("tasks.engine.worker.PAUSE_AFTER_ERROR_S", 0.001)
     return rig
 
 

@@ -57,7 +57,7 @@ def test_a_result_is_not_taken_away_by_looking(rig: Rig) -> None:
 
 
 def test_who_waits_for_a_result_is_called_by_the_jobs_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", PATIENCE_S)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", PATIENCE_S)
     go = threading.Event()
 
     @rig.huey.task(name="wait")

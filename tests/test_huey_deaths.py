@@ -83,7 +83,7 @@ def test_a_job_that_is_shelved_by_a_body_that_leads_a_group_leaves_the_body_alon
 def test_whoever_waits_for_a_job_is_called_when_it_goes_to_the_shelf(
     rig: Rig, give: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", 60.0)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", 60.0)
     result, answers = give(1), []
     die(rig, 2)
     with Threads() as threads:

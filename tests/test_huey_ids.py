@@ -83,7 +83,7 @@ def test_a_step_that_waits_shows_no_failure_of_the_time_before(rig: Rig, give: A
 def test_who_waits_for_the_last_step_of_a_pipeline_is_called_when_it_breaks(
     rig: Rig, give: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", 60.0)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", 60.0)
     broken = rig.huey.task(name="broken")(lambda: 1 / 0)
     last = list(rig.huey.enqueue(broken.s().then(give).then(give)))[-1]
     with Threads() as threads:

@@ -294,7 +294,7 @@ def test_a_retry_is_another_version(rig: Rig) -> None:
 
 def test_who_waits_for_a_change_is_called_by_the_progress(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tasks.engine.durable.ALONE_LOOK_S", 2 * PATIENCE_S
+        "tasks.engine.operating.ALONE_LOOK_S", 2 * PATIENCE_S
     )  # who is not called waits too long
     go, said = threading.Event(), threading.Event()
 
@@ -323,7 +323,7 @@ def test_who_waits_for_a_change_is_called_by_the_progress(rig: Rig, monkeypatch:
 
 
 def test_who_waits_for_a_change_is_called_by_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", 2 * PATIENCE_S)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", 2 * PATIENCE_S)
     uuid = add(rig, lambda: None)
     ready, states = version(rig, uuid), []
 

@@ -229,7 +229,7 @@ def test_a_job_that_cannot_be_read_can_be_cancelled(rig: Rig, give: Any) -> None
 def test_whoever_waits_for_a_job_hears_that_it_is_cancelled(
     rig: Rig, give: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.engine.durable.ALONE_LOOK_S", 600.0)
+    monkeypatch.setattr("tasks.engine.operating.ALONE_LOOK_S", 600.0)
     result = give(1)
     waiting = threading.Thread(target=lambda: rig.huey.wait_for_end(result.id, 600.0))
     waiting.start()

@@ -1,35 +1,84 @@
-"""Waking without polling: a bell for those who wait for work, and a call for those who wait for one job."""
+"""Waking without polling: bells for those who wait for work, and a call for those who wait for one job."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from tasks.engine.jobs import ClaimedJob
+
+
+class Seat:
+    """Where one thread waits. Whoever takes a worker's off the bell must give it something, if only no jobs."""
+
+    def __init__(self, who: tuple[str, str] = ("", "")) -> None:
+        self.who = who
+        self.given: Sequence[ClaimedJob] = ()
+        self._called = threading.Lock()
+        self._called.acquire()
+
+    def give(self, claimed: Sequence[ClaimedJob] = ()) -> None:
+        """Wake the thread; jobs that are claimed for it are its to run."""
+        self.given = claimed
+        self._called.release()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return when something is given, or after the time."""
+        self._called.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
 
 
 class Bell:
     """Rung after a commit that made work; a waiter says which ring it has seen, so none is ever missed."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._mutex = threading.Lock()
+        self._seats: list[Seat] = []
         self.rings = 0
 
     def ring(self, waiters: int = 1) -> None:
         """Wake that many waiters; those who are not waiting yet will not wait."""
-        with self._condition:
+        with self._mutex:
             self.rings += 1
-            self._condition.notify(waiters)
+            woken = [self._seats.pop() for _ in range(min(waiters, len(self._seats)))]
+        for seat in woken:
+            seat.give()
 
     def ring_all(self) -> None:
         """Wake everybody."""
-        with self._condition:
-            self.rings += 1
-            self._condition.notify_all()
+        self.ring(sys.maxsize)
 
     def wait(self, seen: int, timeout_s: float | None = None) -> None:
         """Return once the bell has rung since `seen` was read, or after the time."""
-        with self._condition:
-            self._condition.wait_for(lambda: self.rings != seen, timeout_s)
+        self._sit(Seat(), seen, timeout_s)
+
+    def _sit(self, seat: Seat, seen: int, timeout_s: float | None) -> None:
+        with self._mutex:
+            if self.rings != seen:
+                return
+            self._seats.append(seat)
+        try:
+            seat.wait(timeout_s)
+        finally:
+            with self._mutex:
+                if seat in self._seats:
+                    self._seats.remove(seat)
+
+
+class ReadyBell(Bell):
+    """The workers' bell: a job may also be claimed for one that waits, and handed to it."""
+
+    def take_seat(self) -> Seat | None:
+        """Take a worker that waits off the bell, if there is one: the last that came, whose memory is warm."""
+        with self._mutex:
+            return self._seats.pop() if self._seats else None
+
+    def wait_for_jobs(self, seen: int, who: tuple[str, str]) -> Sequence[ClaimedJob]:
+        """Wait for the bell as (instance, worker); return the jobs that were claimed for it meanwhile, if any."""
+        seat = Seat(who)
+        self._sit(seat, seen, None)
+        return seat.given
 
 
 class EndCalls:

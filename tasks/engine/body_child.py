@@ -20,7 +20,7 @@ from huey.exceptions import HueyException
 
 from app.errors import PayloadError
 from app.settings import Settings
-from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.bell import EndCalls, ReadyBell
 from tasks.engine.body_messages import Answer, Call, Changed, Ready, Ring, Start, pack
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Bodies:
         return huey
 
 
-class ParentsBell(Bell):
+class ParentsBell(ReadyBell):
     """A bell that rings in the parent, where the workers are."""
 
     def __init__(self, parent: Parent, name: str) -> None:

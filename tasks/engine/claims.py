@@ -31,6 +31,7 @@ LOOK = """
 SELECT EXISTS (SELECT 1 FROM pauses WHERE until_at IS NULL OR until_at > ?)
     OR EXISTS (SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running'))
     OR EXISTS (SELECT 1 FROM task_counts WHERE running > 0 AND task IN ({limited})),
+    EXISTS (SELECT 1 FROM task_counts WHERE ready > 0),
     EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')
 """
 
@@ -54,9 +55,10 @@ class Rules:
 
 
 class Look(NamedTuple):
-    """What a claim may meet: a pause, a suspect or a limited task that runs; revoke flags of any job."""
+    """What a claim may meet: a pause, a suspect or a busy limited task; ready jobs; revoke flags of any job."""
 
     any_bar: int
+    any_ready: int
     any_flag: int
 
 
@@ -67,13 +69,21 @@ def look(connection: sqlite3.Connection, now: float, rules: Rules) -> Look:
 
 
 def claim(
-    connection: sqlite3.Connection, instance: str, worker: str, now: float, rules: Rules, any_bar: int = True
+    connection: sqlite3.Connection,
+    instance: str,
+    worker: str,
+    now: float,
+    rules: Rules,
+    seen: Look | None = None,
 ) -> list[ClaimedJob]:
     """Take the next ready job for one worker (a batch task's: those beside it too).
 
-    Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit; a look in
-    the same transaction may have seen that there is no bar at all.
+    Highest priority first, then the oldest, among the tasks that are neither paused nor at their limit. `seen` is
+    a look that was taken in the same transaction, if one was.
     """
+    any_bar, any_ready, _ = seen or look(connection, now, rules)
+    if not any_ready:
+        return []
     barred = _barred(connection.execute, rules.limits, now) if any_bar else []
     if "" in barred:
         return []

@@ -1,26 +1,22 @@
-"""The consumer inside the web process: Huey's worker threads with a bell in place of polling."""
+"""The consumer inside the web process: Huey's worker threads with a bell in place of polling, and its clock."""
 
 from __future__ import annotations
 
 import logging
-import math
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from huey.consumer import Consumer, Worker
+from huey.consumer import Consumer
 
-from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tasks.engine import jobs
 from tasks.engine.body_processes import IDLE_S
 from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
-from tasks.engine.running import Ended
+from tasks.engine.worker import BellWorker
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
@@ -30,79 +26,6 @@ log = logging.getLogger("postroom.consumer")
 STOP_WITHIN_S = 8.0
 """From the signal on, bodies may take this long to finish; hosts kill after about ten seconds."""
 LOOK_FOR_THE_PLACE_S = 1.0
-PAUSE_AFTER_ERROR_S = 1.0
-PAUSE_NEAR_THE_END_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """What a worker runs, and by when it should have ended. Units: until on time.monotonic()."""
-
-    job: jobs.ClaimedJob
-    until: float
-
-
-class BellWorker(Worker):
-    """Claims and runs jobs, one at a time (or a batch); sleeps on the bell."""
-
-    def __init__(self, huey: DurableHuey, stop_flag: threading.Event, consumer: EmbeddedConsumer) -> None:
-        super().__init__(huey, stop_flag, default_delay=1, max_delay=1, backoff=1)
-        self.consumer = consumer
-        self.busy: Busy | None = None
-
-    def initialize(self) -> None:
-        """Call the start-up hooks, in the context in which bodies run."""
-        if self.huey._startup:
-            self._in_context(super().initialize)
-
-    def shutdown(self) -> None:
-        """Call the shutdown hooks, in the context in which bodies run."""
-        if self.huey._shutdown:
-            self._in_context(super().shutdown)
-
-    def _in_context(self, call_hooks: Callable[[], None]) -> None:
-        try:
-            with self.huey.app_context():
-                call_hooks()
-        except Exception:
-            log.exception("The hooks of a worker could not be called")
-
-    def loop(self, now: Any = None) -> None:
-        """Claim and run until nothing is ready, then wait for the bell."""
-        seen = self.huey.ready_bell.rings
-        try:
-            claimed = self.huey.claim(*self._who(), self.huey.rules())
-        except Exception:
-            log.exception("No job could be claimed; trying again")
-            self.stop_flag.wait(PAUSE_AFTER_ERROR_S)
-            return
-        while claimed:
-            self.busy = Busy(claimed[0], time.monotonic() + (claimed[0].timeout_s or math.inf))
-            ended = self.huey.run(claimed)
-            seen = self.huey.ready_bell.rings
-            claimed = self._finish(ended)
-        self.busy = None
-        if not self.stop_flag.is_set():
-            self.huey.ready_bell.wait(seen)
-
-    def _who(self) -> tuple[str, str]:
-        return self.consumer.instance.id, threading.current_thread().name
-
-    def _finish(self, ended: list[Ended]) -> list[jobs.ClaimedJob]:
-        """Write how jobs ended, until it is written: a full disk must not make them run again."""
-        while True:
-            claim_for = None if self.stop_flag.is_set() else self._who()
-            try:
-                return list(self.huey.finish(ended, claim_for, self.huey.rules()))
-            except (DatabaseBusyError, DatabaseUnusableError, sqlite3.OperationalError, MemoryError) as error:
-                log.error("The end of %d jobs is not written yet (%s); trying again", len(ended), error)
-            except Exception as error:
-                log.exception("The end of %d jobs cannot be written: they fail", len(ended))
-                ended = [(job, self.huey.failed_outcome(job, error)) for job, _ in ended]
-            if self.stop_flag.wait(PAUSE_AFTER_ERROR_S):
-                if self.consumer.is_late():
-                    return []
-                time.sleep(PAUSE_NEAR_THE_END_S)
 
 
 class EmbeddedConsumer(Consumer):
@@ -191,6 +114,15 @@ class EmbeddedConsumer(Consumer):
             log.error("%d overdue jobs hold up all the others: this process is to be replaced", len(overdue))
             self._recycling = True
             self.recycle()
+
+    def ends(self) -> int:
+        """Count the calls of bodies that have ended so far."""
+        return sum(worker.ends for worker, _ in self.worker_threads)
+
+    def has_quick_worker(self, since: float) -> bool:
+        """Say whether a worker began a body after a moment, on time.monotonic()."""
+        busy = [worker.busy for worker, _ in self.worker_threads]
+        return any(one is not None and one.since > since for one in busy)
 
     def is_idle(self) -> bool:
         """Say whether no worker of this process runs anything."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
-from tasks.engine import arrivals, jobs, overview, queries
+from tasks.engine import arrivals, claims, jobs, queries
 from tasks.engine.batches import call_with, item_of
-from tasks.engine.bell import Bell, EndCalls
+from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
 from tasks.engine.codec import JsonSerializer
 from tasks.engine.cron import NextFires
@@ -27,9 +26,6 @@ from tasks.engine.schema import migrations
 from tasks.engine.storage import ImmediateStorage, SqlStorage
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_TIMEOUT_S, DurableTask
-
-SIBLING_LOOK_S = 0.025
-ALONE_LOOK_S = 1.0
 
 
 class DurableHuey(OperatedHuey):
@@ -42,7 +38,7 @@ class DurableHuey(OperatedHuey):
     ) -> None:
         self.now = clock
         self.max_pending_jobs = 100_000
-        self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
+        self._hang_bells()
         self.has_siblings = False
         self._next_fires = NextFires()
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
@@ -63,7 +59,11 @@ class DurableHuey(OperatedHuey):
         self._database, self._context = database, context
         self.max_pending_jobs, self.max_job_bytes = settings.max_pending_jobs, settings.max_job_bytes
         self.ages = Ages(settings.result_ttl_s, settings.done_ttl_s, settings.failed_ttl_s)
-        self.ready_bell, self.clock_bell, self.idle_bell, self.end_calls = Bell(), Bell(), Bell(), EndCalls()
+        self._hang_bells()
+
+    def _hang_bells(self) -> None:
+        self.ready_bell, self.end_calls = ReadyBell(), EndCalls()
+        self.clock_bell, self.idle_bell = Bell(), Bell()
 
     # What Huey asks its subclasses for
 
@@ -181,10 +181,24 @@ class DurableHuey(OperatedHuey):
 
     def _insert(self, new_jobs: list[arrivals.NewJob]) -> None:
         now = self.now()
-        self.database.write(
-            lambda connection: arrivals.insert(connection, new_jobs, now, self.max_pending_jobs)
-        )
-        self.database.after_commit(lambda: self._ring(new_jobs, now))
+        # Who commits at once and finds a worker waiting claims for it in the same commit, and hands it the job.
+        commits, any_ready = not self.database.in_transaction, any(job.run_at is None for job in new_jobs)
+        seat = self.ready_bell.take_seat() if commits and any_ready else None
+        claimed: list[jobs.ClaimedJob] = []
+
+        def insert(connection: sqlite3.Connection) -> list[jobs.ClaimedJob]:
+            arrivals.insert(connection, new_jobs, now, self.max_pending_jobs)
+            return [] if seat is None else claims.claim(connection, *seat.who, now, self.rules())
+
+        try:
+            claimed = self.database.write(insert)
+        finally:
+            if seat is not None:
+                seat.give(claimed)
+        self._tell_start(claimed)
+        handed = {job.uuid for job in claimed}
+        left = [job for job in new_jobs if job.uuid not in handed]
+        self.database.after_commit(lambda: self._ring(left, now))
 
     def _ring(self, new_jobs: list[arrivals.NewJob], now: float) -> None:
         scheduled = sum(job.run_at is not None and job.run_at > now for job in new_jobs)
@@ -238,48 +252,3 @@ class DurableHuey(OperatedHuey):
             return
         self._insert([self._new_job(task)])
         self._emit(signals.SIGNAL_SCHEDULED, task)
-
-    # Waiting and looking
-
-    def wait_until(
-        self, uuid: str, is_so: Callable[[], bool], deadline: float | None, every_step: bool = False
-    ) -> bool:
-        """Wait until something is so about a job, called by its end (or by every step); False when the time is up.
-
-        Units: deadline on time.monotonic().
-        """
-        with self.end_calls.expect(uuid, every_step) as ended:
-            while not is_so():
-                left = math.inf if deadline is None else deadline - time.monotonic()
-                if left <= 0 or self.end_calls.closed:
-                    return False
-                # A job that ends in another process calls nobody in this one: look.
-                ended.wait(min(left, SIBLING_LOOK_S if self.has_siblings else ALONE_LOOK_S))
-                ended.clear()
-        return True
-
-    def wait_for_end(self, uuid: str, seconds: float) -> None:
-        """Return when the job has ended, when the time is up, or when the process is about to stop."""
-        self.wait_until(uuid, lambda: overview.has_ended(self.database, uuid), time.monotonic() + seconds)
-
-    def wait_for_change(self, uuid: str, seen: str, seconds: float) -> None:
-        """Return once a job's `version` (as `job` gives it) is not the one seen, or when the time is up.
-
-        It changes with the state, with each attempt, and with the progress.
-        """
-        deadline = time.monotonic() + seconds
-        self.wait_until(
-            uuid, lambda: overview.version(self.database, uuid) != seen, deadline, every_step=True
-        )
-
-    def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until no job is ready or running (scheduled ones may be); False when the time is up."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            seen = self.idle_bell.rings
-            counts = self.overview()["counts"]
-            if counts["ready"] == counts["running"] == 0:
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            self.idle_bell.wait(seen, min(ALONE_LOOK_S, deadline - time.monotonic()))

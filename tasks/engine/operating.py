@@ -1,18 +1,25 @@
-"""What people and pages ask of the queue: redrive, cancel, pause; one job, all of it, what ails it."""
+"""What people and pages ask of the queue: redrive, cancel, pause; one job, all of it, what ails it; to wait."""
 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tasks.engine import overview, queries, shelf, stats
 from tasks.engine.running import RunningHuey
 
+SIBLING_LOOK_S = 0.025
+ALONE_LOOK_S = 1.0
+
 
 class OperatedHuey(RunningHuey):
     """The side of the queue that its operator uses."""
+
+    has_siblings: bool
 
     # By hand
 
@@ -163,3 +170,48 @@ class OperatedHuey(RunningHuey):
     def health(self) -> list[str]:
         """Return a sentence for everything that keeps jobs from running; empty when all is well."""
         return overview.health(self.database, self.now(), self.rules().limits)
+
+    # Waiting
+
+    def wait_until(
+        self, uuid: str, is_so: Callable[[], bool], deadline: float | None, every_step: bool = False
+    ) -> bool:
+        """Wait until something is so about a job, called by its end (or by every step); False when the time is up.
+
+        Units: deadline on time.monotonic().
+        """
+        with self.end_calls.expect(uuid, every_step) as ended:
+            while not is_so():
+                left = math.inf if deadline is None else deadline - time.monotonic()
+                if left <= 0 or self.end_calls.closed:
+                    return False
+                # A job that ends in another process calls nobody in this one: look.
+                ended.wait(min(left, SIBLING_LOOK_S if self.has_siblings else ALONE_LOOK_S))
+                ended.clear()
+        return True
+
+    def wait_for_end(self, uuid: str, seconds: float) -> None:
+        """Return when the job has ended, when the time is up, or when the process is about to stop."""
+        self.wait_until(uuid, lambda: overview.has_ended(self.database, uuid), time.monotonic() + seconds)
+
+    def wait_for_change(self, uuid: str, seen: str, seconds: float) -> None:
+        """Return once a job's `version` (as `job` gives it) is not the one seen, or when the time is up.
+
+        It changes with the state, with each attempt, and with the progress.
+        """
+        deadline = time.monotonic() + seconds
+        self.wait_until(
+            uuid, lambda: overview.version(self.database, uuid) != seen, deadline, every_step=True
+        )
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no job is ready or running (scheduled ones may be); False when the time is up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            seen = self.idle_bell.rings
+            counts = self.overview()["counts"]
+            if counts["ready"] == counts["running"] == 0:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            self.idle_bell.wait(seen, min(ALONE_LOOK_S, deadline - time.monotonic()))

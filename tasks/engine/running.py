@@ -16,7 +16,7 @@ from huey.utils import SKIPPED, ChordConfig, Error
 from app.errors import PostroomError
 from tasks.engine import arrivals, claims, jobs, shelf
 from tasks.engine.batches import Batch
-from tasks.engine.bell import Bell
+from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.noting import NotingHuey
 from tasks.engine.outcome import Outcome, words_of
 
@@ -39,7 +39,7 @@ class ProcessDiedError(HueyException):
 class RunningHuey(NotingHuey):
     """The side of the queue that workers use."""
 
-    ready_bell: Bell
+    ready_bell: ReadyBell
     clock_bell: Bell
     idle_bell: Bell
     _rules: tuple[int, claims.Rules] | None = None
@@ -94,13 +94,13 @@ class RunningHuey(NotingHuey):
             for (job, ending), (_, outcome), was_mine in zip(endings, ended, mine, strict=True):
                 if was_mine:
                     self._follow_end(connection, job, ending, outcome, now)
-            any_bar, any_flag = claims.look(connection, now, rules)
-            if any_flag:
+            seen = claims.look(connection, now, rules)
+            if seen.any_flag:
                 gone = [job.uuid for (job, _), was_mine in zip(ended, mine, strict=True) if was_mine]
                 jobs.forget_flags(connection, gone)
             if claim_for is None:
                 return mine, []
-            return mine, claims.claim(connection, *claim_for, now, rules, any_bar)
+            return mine, claims.claim(connection, *claim_for, now, rules, seen)
 
         mine, claimed = self.database.write(end)
         for (job, outcome), was_mine in zip(ended, mine, strict=True):

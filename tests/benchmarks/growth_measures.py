@@ -11,6 +11,7 @@ from typing import Any
 
 from app.database import Database
 from app.settings import Settings
+from tasks.engine import arrivals
 from tasks.engine.durable import DurableHuey
 from tests.benchmarks.measures import FailedError, Measure, Run
 from tests.benchmarks.table import Row, Value
@@ -91,7 +92,11 @@ class Crowd:
         values = {name: job[name] for name in ("uuid", "task", "payload", "priority", "timeout_s")}
         values |= {"at": job["enqueued_at"], "ms": int(job["uuid"].replace("-", "")[:12], 16)}
         values["count"] = self.depth - 1
-        self.database.write(lambda connection: connection.execute(FILL, values))
+        with self.database.transaction() as connection:
+            connection.execute(FILL, values)
+            connection.execute(
+                arrivals.COUNT, (job["task"], 0, values["count"], int(job["enqueued_at"] // 60))
+            )
         self.database.writer.checkpoint()  # all of it is in the file, and on the disk, before anything is timed
 
 
