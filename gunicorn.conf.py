@@ -130,6 +130,7 @@ def post_worker_init(worker):
     sys.setswitchinterval(0.001)
     consumer = _consumer(worker)
     consumer.recycle = lambda: os.kill(os.getpid(), signal.SIGTERM)  # the arbiter starts another
+    _make_new_file(worker.wsgi.extensions["database"])
     try:
         consumer.start()
     except DatabaseBusyError as error:
@@ -153,6 +154,22 @@ def worker_exit(server, worker):
 
 def _wait_for_signals(server, timeout):
     return Arbiter.wait_for_signals(server, QUIET_LOOK_S)
+
+
+def _make_new_file(database):
+    """Make the tables in a child, so that what only migrations need, 3 MB, goes away with it."""
+    if os.path.exists(database.path):
+        return
+    child = os.fork()  # no thread has been started yet
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        logging.disable()  # what goes wrong here goes wrong in the worker too, and it says so
+        database.open()
+        database.close()
+    finally:
+        os._exit(0)
 
 
 def _say_what_does_not_hold():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database as Tables
-from sqlite_utils import Migrations
+from typing import TYPE_CHECKING
+
+from app.database_setup import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Tables
 
 MAX_TEXT = 200
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"

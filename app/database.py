@@ -10,17 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
 from app import database_damage, database_forks, database_setup
+from app.database_setup import Migrations
 from app.errors import DatabaseUnusableError, InvalidInputError
 from app.writer import Writer
-
-if TYPE_CHECKING:
-    from sqlite_utils import Migrations
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | dict[str, Any]

@@ -4,18 +4,60 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from app.errors import DatabaseUnusableError
 
 if TYPE_CHECKING:
-    from sqlite_utils import Migrations
+    import sqlite_utils
+
+Step: TypeAlias = "Callable[[sqlite_utils.Database], None]"
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger("postroom.database")
+
+
+class Migrations:
+    """A named set of sqlite-utils' migrations, kept apart from it: its 3 MB are needed only when one has to run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.steps: list[Step] = []
+
+    def __call__(self) -> Callable[[Step], Step]:
+        """Return the decorator that makes a function the last step."""
+
+        def add(step: Step) -> Step:
+            if step.__name__ in self._names():
+                raise ValueError(f"there is a migration {step.__name__} in {self.name} already")
+            self.steps.append(step)
+            return step
+
+        return add
+
+    def of_sqlite_utils(self) -> sqlite_utils.Migrations:
+        """Return the set that can be applied."""
+        import sqlite_utils
+
+        migrations = sqlite_utils.Migrations(self.name)
+        for step in self.steps:
+            migrations()(step)
+        return migrations
+
+    def are_applied(self, connection: sqlite3.Connection) -> bool:
+        """Look into the table in which sqlite-utils keeps what it has applied."""
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_sqlite_migrations'").fetchone():
+            return False
+        applied = connection.execute(
+            "SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (self.name,)
+        )
+        return self._names() <= {name for (name,) in applied}
+
+    def _names(self) -> set[str]:
+        return {step.__name__ for step in self.steps}
 
 
 def configure(connection: sqlite3.Connection, synchronous: str, wait_s: float) -> None:
@@ -28,6 +70,7 @@ def configure(connection: sqlite3.Connection, synchronous: str, wait_s: float) -
         log.warning("SQLite keeps journal mode %s on this disk: readers will wait for the writer", mode)
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA recursive_triggers = ON")  # as sqlite-utils has it; triggers hear of a REPLACE
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own, fair way
 
@@ -47,9 +90,10 @@ def prepare(
             f"{path} belongs to the {found} environment, this is {environment}: its jobs and mails must not run "
             "in the wrong one. Set DATA_DIR to another folder."
         )
-    if sets_of_migrations:
+    pending = [migrations for migrations in sets_of_migrations if not migrations.are_applied(connection)]
+    if pending:
         from sqlite_utils import Database as Tables
 
         tables = Tables(connection)
-        for migrations in sets_of_migrations:
-            migrations.apply(tables)
+        for migrations in pending:
+            migrations.of_sqlite_utils().apply(tables)

@@ -218,11 +218,11 @@ def test_who_was_subscribed_once_keeps_the_row_that_links_in_old_mails_name(subs
 
 def test_who_subscribed_before_there_were_confirmations_stays_subscribed() -> None:
     connection = sqlite3.connect(":memory:")
-    tables = Tables(connection)
-    catalogue.migrations.apply(tables, stop_before="add_confirmations")
+    tables, migrations = Tables(connection), catalogue.migrations.of_sqlite_utils()
+    migrations.apply(tables, stop_before="add_confirmations")
     connection.execute("INSERT INTO subscriptions (email, genre_id) VALUES ('cleo@example.com', 1)")
     connection.commit()
-    catalogue.migrations.apply(tables)
+    migrations.apply(tables)
     found = connection.execute("SELECT state, confirmed_at = subscribed_at, asked_at FROM subscriptions")
     assert found.fetchall() == [("confirmed", 1, None)]
     connection.close()

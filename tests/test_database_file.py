@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from sqlite_utils import Database as Tables
-from sqlite_utils import Migrations
 
 from app.database import QUIET_WAL_BYTES, Database
 from app.database_damage import set_aside_if_damaged
+from app.database_setup import Migrations
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tests.engine_rig import Threads, numbers, put, until
 
@@ -155,6 +155,39 @@ def test_a_migration_is_applied_once(tmp_path: Path) -> None:
     for _ in range(3):
         database = Database(tmp_path / "a.db", migrations=[migrations_with(first_step)])
         assert len(database.read("SELECT * FROM firsts")) == 1
+        database.close()
+
+
+def test_a_new_migration_is_applied_to_an_older_file(tmp_path: Path) -> None:
+    def second_step(tables: Tables) -> None:
+        tables.execute("INSERT INTO firsts VALUES (2)")
+
+    older = Database(tmp_path / "a.db", migrations=[migrations_with(first_step)])
+    older.open()
+    older.close()
+    newer = Database(tmp_path / "a.db", migrations=[migrations_with(first_step, second_step)])
+    assert [tuple(row) for row in newer.read("SELECT n FROM firsts")] == [(1,), (2,)]
+    newer.close()
+
+
+def test_what_is_applied_is_what_sqlite_utils_has_applied() -> None:
+    first, both = migrations_with(first_step), migrations_with(first_step, failing_step)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert not first.are_applied(connection)
+        first.of_sqlite_utils().apply(Tables(connection))
+        assert (first.are_applied(connection), both.are_applied(connection)) == (True, False)
+
+
+def test_two_migrations_of_one_name_are_refused_where_the_second_is_written() -> None:
+    with pytest.raises(ValueError, match="there is a migration first_step in test already"):
+        migrations_with(first_step, first_step)
+
+
+def test_triggers_are_recursive_as_sqlite_utils_has_them(tmp_path: Path) -> None:
+    for _ in range(2):  # a new file, and one in which nothing is to be done
+        database = Database(tmp_path / "a.db", migrations=[migrations_with(first_step)])
+        asked = database.write(lambda connection: connection.execute("PRAGMA recursive_triggers").fetchone())
+        assert asked[0] == 1
         database.close()
 
 

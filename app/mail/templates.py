@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import css_inline
 from flask import current_app
 from jinja2 import Environment, StrictUndefined, Template, TemplateError, TemplateNotFound
 
@@ -18,9 +17,6 @@ MAX_SUBJECT = 500
 
 MAX_STYLED_TAGS = 2000
 """The inliner goes down one level of the stack a nested tag and has no floor: it would take the process along."""
-
-# It fetches and opens nothing: what a template names by address stays an address.
-_INLINER = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
 
 
 class EmailTemplateError(PostroomError):
@@ -89,8 +85,12 @@ def _inline_css(name: str, html: str) -> str:
         problem = f"{tags} tags, at most {MAX_STYLED_TAGS} can be styled: link to a page that has it all"
     if problem:
         raise EmailTemplateError(f"app/templates/{name}: {problem}")
+    import css_inline  # here, for it takes 2 MB
+
+    # It fetches and opens nothing: what a template names by address stays an address.
+    inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
     try:
-        return _INLINER.inline(html)
+        return inliner.inline(html)
     except css_inline.InlineError as error:
         raise EmailTemplateError(f"app/templates/{name}: its CSS cannot be used: {error}") from error
 

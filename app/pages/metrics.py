@@ -1,35 +1,12 @@
-"""/metrics: the queue and the mail in Prometheus' text format, read from the database at each scrape."""
+"""/metrics: the queue and the mail for a Prometheus, read from the database at each scrape."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-
 from flask import Blueprint, Response, current_app
-from flask.blueprints import BlueprintSetupState
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-import tasks
-from app.mail import by_hand, lanes
-from app.mail.lanes import Lane
 from app.pages.front_door import operator_only
 
-HOUR_MINUTES = 60
-
 bp = Blueprint("metrics", __name__)
-
-
-@bp.record_once
-def make_registry(setup: BlueprintSetupState) -> None:
-    """Give the app a registry of its own: Prometheus' global one would hold the metrics of every app made."""
-    registry = CollectorRegistry()
-    registry.register(DatabaseCollector())
-    ProcessCollector(registry=registry)  # memory, processor time and open files, on Linux
-    setup.app.extensions["metrics"] = registry
 
 
 @bp.get("/metrics")
@@ -41,92 +18,6 @@ def metrics() -> Response:
 
 
 def _scrape() -> Response:
-    text = generate_latest(current_app.extensions["metrics"])
-    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    from app.pages import metrics_text  # which few sites need
 
-
-class DatabaseCollector(Collector):
-    """Asks the database at each scrape: so all processes are in it, and a restart begins nothing anew.
-
-    All are gauges: rows that ended are forgotten after a while, so no count of them only grows.
-    """
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric of the queue, then those of mail."""
-        overview = tasks.huey.overview()
-        yield from _of_queue(overview)
-        yield from _of_pauses(overview["pauses"])
-        yield from _of_last_hour(tasks.huey.stats(HOUR_MINUTES))
-        yield from _of_mail(by_hand.counts(), lanes.find_all(), time.time())
-
-
-def _of_queue(overview: dict[str, Any]) -> Iterator[Metric]:
-    yield _by_label("postroom_jobs", "Jobs in the table", "state", overview["counts"])
-    yield GaugeMetricFamily(
-        "postroom_oldest_ready_job_age_seconds",
-        "For how long the job that waits longest has been ready; 0 when none is",
-        value=overview["oldest_ready_age_s"] or 0.0,
-    )
-    doing = Counter(_doing(worker) for worker in overview["workers"])
-    by_doing = {name: doing[name] for name in ("idle", "busy", "overdue")}
-    yield _by_label("postroom_workers", "Threads that run jobs", "state", by_doing)
-    states = Counter(instance["state"] for instance in overview["instances"])
-    by_state = {state: states[state] for state in ("running", "stopping")}
-    yield _by_label("postroom_instances", "Processes on this database", "state", by_state)
-    clocks = sum(instance["holds_clock"] for instance in overview["instances"])
-    yield GaugeMetricFamily(
-        "postroom_clocks", "Processes that hold the clock; 0: nothing starts by time", value=clocks
-    )
-
-
-def _doing(worker: dict[str, Any]) -> str:
-    if worker["overdue"]:
-        return "overdue"
-    return "busy" if worker["job"] else "idle"
-
-
-def _of_pauses(pauses: list[dict[str, Any]]) -> Iterator[Metric]:
-    paused = {pause["task"]: 1 for pause in pauses}
-    whole = paused.pop("", 0)
-    yield GaugeMetricFamily("postroom_queue_paused", "1 while the whole queue is paused", value=whole)
-    yield _by_label("postroom_task_paused", "1 while a task is paused", "task", paused)
-
-
-def _of_last_hour(stats: dict[str, Any]) -> Iterator[Metric]:
-    for kind in ("arrival", "service"):
-        what = {"arrival": "were enqueued", "service": "ended"}[kind]
-        yield GaugeMetricFamily(
-            f"postroom_{kind}_rate_jobs_per_second",
-            f"Jobs that {what}, per second of the last minutes",
-            value=stats[f"{kind}_per_s"],
-        )
-    seen = stats["tasks"]
-    ended = GaugeMetricFamily(
-        "postroom_task_jobs_last_hour",
-        "What happened to jobs in the last 60 minutes",
-        labels=["task", "event"],
-    )
-    for task in seen:
-        for event in ("enqueued", "done", "failed", "cancelled"):
-            ended.add_metric([task["task"], event], task[event])
-    yield ended
-    yield _seconds("postroom_task_run_median_seconds", "Median of a task's last 20 runs", seen, "run_ms_p50")
-    yield _seconds("postroom_task_run_max_seconds", "Longest run of the last 60 minutes", seen, "run_ms_max")
-
-
-def _of_mail(counts: dict[str, int], lanes: Iterable[Lane], now: float) -> Iterator[Metric]:
-    yield _by_label("postroom_emails", "Mails in the ledger", "state", counts)
-    left_s = {lane.name: max(0.0, lane.paused_until - now) for lane in lanes}
-    yield _by_label("postroom_mail_lane_pause_seconds", "How much longer a mail lane pauses", "lane", left_s)
-
-
-def _by_label(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, meaning, labels=[label])
-    for label_value, value in values.items():
-        family.add_metric([label_value], value)
-    return family
-
-
-def _seconds(name: str, meaning: str, seen: Iterable[dict[str, Any]], key: str) -> Metric:
-    known = {task["task"]: task[key] / 1000 for task in seen if task[key] is not None}
-    return _by_label(name, meaning, "task", known)
+    return Response(metrics_text.text(), content_type=metrics_text.CONTENT_TYPE)
