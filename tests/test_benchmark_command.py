@@ -224,6 +224,16 @@ def test_nothing_that_was_started_for_a_folder_survives(tmp_path: Path) -> None:
     assert other.returncode == 0
 
 
+def test_the_floors_time_each_commit_and_each_wake(tmp_path: Path) -> None:
+    for name in ("disk", "pick-up"):
+        (tmp_path / name).mkdir()
+    disk = machine.disk_floor(tmp_path / "disk", "NORMAL", commits=50)
+    assert 0 < disk["p50_us"] <= disk["p99_us"]
+    waits = machine.pick_up_floor(tmp_path / "pick-up", "FULL", [0.0, 0.001, 0.0])
+    assert len(waits) == 3
+    assert min(waits) > 0
+
+
 # The command
 
 

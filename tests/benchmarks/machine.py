@@ -8,14 +8,18 @@ import re
 import signal
 import socket
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.benchmarks.table import percentile
 
 PROC = Path("/proc")
+WAL_PAGES = 1000
+"""After so many SQLite begins its log anew. Source: sqlite.org/pragma.html#pragma_wal_autocheckpoint"""
 
 
 def description(folder: Path) -> str:
@@ -45,19 +49,55 @@ def _first_match(pattern: str, path: Path) -> str | None:
 def disk_floor(folder: Path, synchronous: str, commits: int) -> dict[str, float]:
     """Time commits of one row into a bare SQLite file: no queue on this disk can take single jobs faster."""
     taken_us = []
-    with closing(sqlite3.connect(folder / "floor.db", isolation_level=None)) as connection:
-        assert connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, value BLOB)")
+    with _bare_file(folder, synchronous) as commit:
+        for _ in range(WAL_PAGES):
+            commit()  # a log that still grows takes longer: one in use has its size
         for _ in range(commits):
             started_ns = time.perf_counter_ns()
-            connection.execute("INSERT INTO rows (value) VALUES (?)", (b"x" * 200,))
+            commit()
             taken_us.append((time.perf_counter_ns() - started_ns) / 1e3)
     return {
         "p50_us": percentile(taken_us, 50),
         "p99_us": percentile(taken_us, 99),
         "per_s": commits / sum(taken_us) * 1e6,
     }
+
+
+def pick_up_floor(folder: Path, synchronous: str, quiet_s: Iterable[float]) -> list[float]:
+    """Time, after each quiet, a commit of one row and a thread that it wakes: no durable job starts faster.
+
+    Units: quiet_s in seconds; returns milliseconds.
+    """
+    calls, starts, taken_ms = SimpleQueue[bool](), SimpleQueue[int](), []
+
+    def work() -> None:
+        while calls.get():
+            starts.put(time.perf_counter_ns())
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        with _bare_file(folder, synchronous) as commit:
+            for seconds in quiet_s:
+                time.sleep(seconds)
+                called_ns = time.perf_counter_ns()
+                commit()
+                calls.put(True)
+                taken_ms.append((starts.get() - called_ns) / 1e6)
+    finally:
+        calls.put(False)
+        worker.join()
+    return taken_ms
+
+
+@contextmanager
+def _bare_file(folder: Path, synchronous: str) -> Iterator[Callable[[], object]]:
+    """Make a bare SQLite file; give what commits one row to it."""
+    with closing(sqlite3.connect(folder / "floor.db", isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, value BLOB)")
+        yield lambda: connection.execute("INSERT INTO rows (value) VALUES (?)", (b"x" * 200,))
 
 
 def free_port() -> int:

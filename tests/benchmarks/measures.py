@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -202,6 +203,13 @@ def _take_floor(run: Run) -> Mapping[str, Value]:
     return machine.disk_floor(run.folder, synchronous, commits=100 if run.is_quick else 2000)
 
 
+def _take_pick_up_floor(run: Run) -> Mapping[str, Value]:
+    run.folder.mkdir(parents=True)
+    synchronous, dice = run.contestant.environ["BENCHMARK_SYNCHRONOUS"], random.Random(run.contestant.key)
+    quiet_s = [0.1] * 3 if run.is_quick else [dice.uniform(5, 8) for _ in range(12)]
+    return {"ms": machine.pick_up_floor(run.folder, synchronous, quiet_s)}
+
+
 def _take_pick_up(run: Run) -> Mapping[str, Value]:
     seed = f"{run.contestant.key}-{run.round}"  # not at the same moments, when all run at the same time
     if run.is_quick:
@@ -228,6 +236,13 @@ QUEUE_MEASURES = [
     _driven("enqueue_8", (Row("enqueue, 8 threads, jobs/s", "per_s"),), {"jobs": 10}),
     _driven("bulk", (Row("enqueue in bulk, jobs/s", "per_s"),), {"jobs": 200}),
     _driven("drain", (Row("drain, 4 at once, jobs/s", "per_s"),), {"jobs": 200}),
+    Measure(
+        "pick_up_floor",
+        (Row("idle pick-up floor, bare SQLite and a thread, p50 ms", "ms", 50),),
+        _take_pick_up_floor,
+        lambda contestant: contestant.is_postroom,
+        together=True,
+    ),
     Measure(
         "pick_up",
         tuple(
