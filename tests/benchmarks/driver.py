@@ -86,10 +86,11 @@ def enqueue_8(contestant: Any, *, jobs: int = 300, threads: int = 8) -> dict[str
 
 def bulk(contestant: Any, *, jobs: int = 10_000) -> dict[str, float]:
     """Time the contestant's own way to enqueue many, while nothing runs jobs."""
+    contestant.enqueue(jobs)  # opens what the process needs
     started = time.perf_counter()
     contestant.enqueue_many(range(jobs))
     taken_s = time.perf_counter() - started
-    check_accepted(contestant, jobs)
+    check_accepted(contestant, jobs + 1)
     return {"per_s": jobs / taken_s}
 
 
