@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine_rig import Rig, rig_in
+from tests.queue_rig import count_anew
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,7 @@ def fill(rig: Rig) -> None:
     for state in ("done", "failed", "ready", "scheduled"):
         values = {"state": state, "count": EACH, "tasks": TASKS, "now": now}
         rig.database.write(lambda connection, values=values: connection.execute(JOBS, values))
+    rig.database.write(count_anew)
     values = {"minute": int(now // 60), "tasks": TASKS}
     rig.database.write(lambda connection: connection.execute(MINUTES, values))
     instance = ("i1", 1, 4, "running", 1, now)
