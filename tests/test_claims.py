@@ -246,9 +246,7 @@ def plan(queue: Queue, sql: str, *parameters: object) -> str:
 
 @pytest.mark.parametrize("barred", [[], ["mail"]])
 def test_a_claim_reads_the_heads_of_the_tasks_only(tasks: Tasks, barred: list[str]) -> None:
-    found = plan(
-        tasks.queue, claims.NEXT_ALLOWED.format(barred="?") if barred else claims.NEXT_READY, *barred
-    )
+    found = plan(tasks.queue, claims._choice(barred), *barred)
     assert "jobs_ready_by_task (task=?)" in found
     assert "SCAN jobs" not in found
     assert "SEARCH jobs USING INTEGER PRIMARY KEY" in found

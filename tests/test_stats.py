@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.database import Database
 from tasks.engine import stats
 from tasks.engine.arrivals import NewJob
 from tasks.engine.jobs import Ending
-from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST, create_queue, migrations
+from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST, create_queue, keep_numbers, migrations
 from tests import queue_rig
 from tests.engine_rig import Rig
 from tests.queue_rig import Queue, queue_in
@@ -398,3 +398,20 @@ def test_a_file_without_numbers_gets_them_counted(tmp_path: Path) -> None:
         ready = {one["task"]: one["ready"] for one in stats.gather(queue.database, NOW, 60)["tasks"]}
         assert ready == {"t": 1, "u": 1}
     assert migrations.are_applied(sqlite3.connect(path))
+
+
+def test_a_file_whose_bulk_was_counted_apart_is_counted_by_who_inserts(tmp_path: Path) -> None:
+    from sqlite_utils import Database as Tables
+    from sqlite_utils import Migrations
+
+    older = Migrations("engine")
+    older()(create_queue), older()(keep_numbers)
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
+        older.apply(Tables(connection))
+        connection.execute("CREATE TABLE counted_apart (id INTEGER PRIMARY KEY)")
+        connection.commit()
+    with queue_in(tmp_path) as queue:
+        queue.insert("a", "b")
+        queue.insert("c")
+        assert queue.all("SELECT task, ready, now_enqueued FROM task_counts") == [("a_task", 3, 3)]
+        assert queue.all("SELECT 1 FROM sqlite_schema WHERE name IN ('counted_apart', 'jobs_inserted')") == []

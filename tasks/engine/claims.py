@@ -16,14 +16,13 @@ Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
 SUSPECT_DEATHS = 2
 """A job with so many deaths to its name runs alone in its instance, so that only the culprit gets the next."""
 
-# The best of the heads of the tasks, one index seek a task, however many jobs wait.
+# The best of the heads of the tasks that are not barred, one index seek a task, however many jobs wait.
 NEXT_READY = """
 SELECT id FROM jobs WHERE id IN (
     SELECT (SELECT id FROM jobs WHERE state = 'ready' AND task = counts.task ORDER BY priority DESC, id LIMIT 1)
-    FROM task_counts AS counts WHERE ready > 0
+    FROM task_counts AS counts WHERE ready > 0 AND task NOT IN ({barred})
 ) ORDER BY priority DESC, id LIMIT 1
 """
-NEXT_ALLOWED = NEXT_READY.replace("ready > 0", "ready > 0 AND task NOT IN ({barred})")
 
 # One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
 # executes is another moment at which it can lose the interpreter's lock to the threads that run bodies.
@@ -107,7 +106,7 @@ def next_ready_at(select: Select, limits: Mapping[str, int], now: float) -> floa
 
 
 def _choice(barred: Sequence[str]) -> str:
-    return NEXT_ALLOWED.format(barred=", ".join("?" * len(barred))) if barred else NEXT_READY
+    return NEXT_READY.format(barred=", ".join("?" * len(barred)))
 
 
 def _take(
@@ -159,7 +158,7 @@ def _barred(select: Select, limits: Mapping[str, int], now: float) -> list[str]:
 
 def take_payload(connection: sqlite3.Connection) -> bytes | None:
     """Take the next ready job's payload off the queue for good."""
-    rows = connection.execute(f"DELETE FROM jobs WHERE id IN ({NEXT_READY}) RETURNING payload").fetchall()
+    rows = connection.execute(f"DELETE FROM jobs WHERE id IN ({_choice([])}) RETURNING payload").fetchall()
     return rows[0]["payload"] if rows else None
 
 

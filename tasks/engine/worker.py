@@ -80,8 +80,8 @@ class BellWorker(Worker):
             return
         while True:
             while claimed:
-                now = time.monotonic()
-                self.busy = Busy(claimed[0], now, now + (claimed[0].timeout_s or math.inf))
+                began = time.monotonic()
+                self.busy = Busy(claimed[0], began, began + (claimed[0].timeout_s or math.inf))
                 ended = self.huey.run(claimed)
                 seen = self.huey.ready_bell.rings
                 steps_aside = self._step_aside()

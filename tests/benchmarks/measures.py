@@ -205,7 +205,8 @@ def _take_floor(run: Run) -> Mapping[str, Value]:
 
 def _take_pick_up_floor(run: Run) -> Mapping[str, Value]:
     run.folder.mkdir(parents=True)
-    synchronous, dice = run.contestant.environ["BENCHMARK_SYNCHRONOUS"], random.Random(run.contestant.key)
+    synchronous = run.contestant.environ["BENCHMARK_SYNCHRONOUS"]
+    dice = random.Random(f"{run.contestant.key}-{run.round}")
     quiet_s = [0.1] * 3 if run.is_quick else [dice.uniform(5, 8) for _ in range(12)]
     return {"ms": machine.pick_up_floor(run.folder, synchronous, quiet_s)}
 
