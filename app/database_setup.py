@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Step: TypeAlias = "Callable[[sqlite_utils.Database], None]"
 
+PREFIX = "postroom_"
+"""Begins the name of every table of the kit: a table of your own never meets one of them."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger("postroom.database")
@@ -60,6 +62,34 @@ class Migrations:
         return {step.__name__ for step in self.steps}
 
 
+def adopt(tables: sqlite_utils.Database, older_set: str, last_step: str, names: Sequence[str]) -> bool:
+    """Give the kit's prefix to tables that an older version made without it; False when it made none.
+
+    Their indexes, triggers and views are dropped: the caller makes them anew.
+    Raises: DatabaseUnusableError when the older version had not made all of them.
+    """
+    sql = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
+    applied = {name for (name,) in tables.execute(sql, (older_set,))}
+    if not applied:
+        return False
+    if last_step not in applied:
+        raise DatabaseUnusableError(
+            f"its tables are of an older version than this one can take over (the step {last_step} of "
+            f"{older_set} is missing). Start that version's last release once, then this one again."
+        )
+    marks = ", ".join("?" * len(names))
+    found = tables.execute(
+        f"SELECT type, name FROM sqlite_schema WHERE tbl_name IN ({marks}) AND sql NOTNULL", tuple(names)
+    ).fetchall()
+    for kind, name in found:
+        if kind != "table":
+            tables.execute(f'DROP {kind} "{name}"')
+    for kind, name in found:
+        if kind == "table":
+            tables.execute(f'ALTER TABLE "{name}" RENAME TO "{PREFIX}{name}"')
+    return True
+
+
 def configure(connection: sqlite3.Connection, synchronous: str, wait_s: float) -> None:
     """Set up the writing connection."""
     connection.row_factory = sqlite3.Row
@@ -82,9 +112,17 @@ def prepare(
 
     Raises: DatabaseUnusableError when the file belongs to another environment.
     """
-    connection.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-    connection.execute("INSERT OR IGNORE INTO about VALUES ('environment', ?)", (environment,))
-    found = connection.execute("SELECT value FROM about WHERE key = 'environment'").fetchone()[0]
+    about = "SELECT 1 FROM sqlite_schema WHERE name = ? AND sql LIKE '%(key TEXT PRIMARY KEY, value TEXT NOT NULL)'"
+    if (
+        connection.execute(about, ("about",)).fetchone()
+        and not connection.execute(about, ("postroom_about",)).fetchone()
+    ):
+        connection.execute("ALTER TABLE about RENAME TO postroom_about")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS postroom_about (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+    )
+    connection.execute("INSERT OR IGNORE INTO postroom_about VALUES ('environment', ?)", (environment,))
+    found = connection.execute("SELECT value FROM postroom_about WHERE key = 'environment'").fetchone()[0]
     if found != environment:
         raise DatabaseUnusableError(
             f"{path} belongs to the {found} environment, this is {environment}: its jobs and mails must not run "

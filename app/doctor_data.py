@@ -131,7 +131,7 @@ def check_database(settings: Settings) -> Check:
         return Check("database", "wrong", sentence)
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=DAMAGE_WAIT_S)) as reader:
-            row = reader.execute("SELECT value FROM about WHERE key = 'environment'").fetchone()
+            row = reader.execute("SELECT value FROM postroom_about WHERE key = 'environment'").fetchone()
     except sqlite3.Error as error:
         return Check("database", "wrong", f"{path} cannot be read: {error}. Is it a database of this kit?")
     if row is not None and row[0] != settings.environment:

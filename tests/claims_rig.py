@@ -50,5 +50,5 @@ class Tasks:
         self.queue.database.write(lambda connection: shelf.pause(connection, task, "a rest", until_at))
 
     def make_suspect(self, uuid: str, deaths: int = 2) -> None:
-        sql = "UPDATE jobs SET deaths = ? WHERE uuid = ?"
+        sql = "UPDATE postroom_jobs SET deaths = ? WHERE uuid = ?"
         self.queue.database.write(lambda connection: connection.execute(sql, (deaths, uuid)))

@@ -86,8 +86,8 @@ def look_at(data_dir: Path) -> Remains:
         with closing(sqlite3.connect(Path(folder) / "postroom.db")) as connection:
             connection.row_factory = sqlite3.Row
             integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'jobs'").fetchone()
-            rows = connection.execute("SELECT * FROM jobs").fetchall() if exists else []
+            exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'postroom_jobs'").fetchone()
+            rows = connection.execute("SELECT * FROM postroom_jobs").fetchall() if exists else []
     return Remains(integrity, {row["uuid"]: dict(row) for row in rows})
 
 

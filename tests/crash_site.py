@@ -81,7 +81,7 @@ if "MIGRATE" in os.environ or "migration" in os.environ.get("DIE_AT", ""):
     @tasks.huey.migrations()
     def add_what_the_next_version_needs(tables: Tables) -> None:
         """Change the jobs' table and make another, dying in between if the test says so."""
-        tables.execute("ALTER TABLE jobs ADD COLUMN colour TEXT")
+        tables.execute("ALTER TABLE postroom_jobs ADD COLUMN colour TEXT")
         at("during a migration")
         tables.execute("CREATE TABLE colours (name TEXT)")
 

@@ -41,19 +41,19 @@ def deliver(email_id: int, number: int = 1) -> str:
 
 def row(email_id: int) -> sqlite3.Row:
     """Return what the ledger says of a mail."""
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    found = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email_id,))
     assert found is not None
     return found
 
 
 def change(email_id: int, assignment: str) -> None:
     """Change the row of a mail behind everybody's back."""
-    database.write(lambda c: c.execute(f"UPDATE emails SET {assignment} WHERE id = ?", (email_id,)))
+    database.write(lambda c: c.execute(f"UPDATE postroom_emails SET {assignment} WHERE id = ?", (email_id,)))
 
 
 def outcomes(email_id: int) -> list[str]:
     """Return what each try of a mail came to."""
-    sql = "SELECT outcome FROM email_attempts WHERE email_id = ? ORDER BY rowid"
+    sql = "SELECT outcome FROM postroom_email_attempts WHERE email_id = ? ORDER BY rowid"
     return [attempt["outcome"] for attempt in database.read(sql, (email_id,))]
 
 

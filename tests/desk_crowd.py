@@ -28,14 +28,14 @@ MAIL_STATES = (
 )
 
 JOB = """
-INSERT INTO jobs (uuid, task, payload, state, attempt, enqueued_at, started_at, finished_at, error)
+INSERT INTO postroom_jobs (uuid, task, payload, state, attempt, enqueued_at, started_at, finished_at, error)
 VALUES (?, ?, '{}', ?, 1, ?, ?, ?, ?)
 """
 EMAIL = """
-INSERT INTO emails (to_address, subject, template, message, message_id, job, state, created_at, sending_at, sent_at,
-    answered_at, stage, words) VALUES (?, 'Hello', 'note', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO postroom_emails (to_address, subject, template, message, message_id, job, state, created_at,
+    sending_at, sent_at, answered_at, stage, words) VALUES (?, 'Hello', 'note', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-ATTEMPT = "INSERT INTO email_attempts VALUES (?, 'failed', ?, ?, 'rcpt', 550, '5.7.1', 'not today')"
+ATTEMPT = "INSERT INTO postroom_email_attempts VALUES (?, 'failed', ?, ?, 'rcpt', 550, '5.7.1', 'not today')"
 
 
 def crowd(
@@ -55,7 +55,8 @@ def crowd(
             if state == "failed":
                 connection.execute(ATTEMPT, (number + 1, moment, moment))
         connection.executemany(
-            "INSERT INTO suppressions (address, list_name, reason) VALUES (?, 'mystery', 'has unsubscribed')",
+            "INSERT INTO postroom_suppressions (address, list_name, reason)"
+            " VALUES (?, 'mystery', 'has unsubscribed')",
             [(f"reader{number}@example.com",) for number in range(suppressions)],
         )
 
@@ -66,7 +67,7 @@ def _add_minute(connection: sqlite3.Connection, at: float) -> None:
     """Add what a minute of a busy shop comes to."""
     rows = [(int(at // 60), name) for name in NAMES]
     connection.executemany(
-        "INSERT OR REPLACE INTO past_minutes VALUES (?, ?, 20, 19, 1, 0, 900, 1400, 1400)", rows
+        "INSERT OR REPLACE INTO postroom_past_minutes VALUES (?, ?, 20, 19, 1, 0, 900, 1400, 1400)", rows
     )
 
 

@@ -34,7 +34,7 @@ NOTE = DictLoader({"emails/note.txt": "Note for {{ name }}\n\nFrom {{ shop }}"})
 
 def row(email_id: int) -> sqlite3.Row:
     """Return what the ledger says of a mail."""
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    found = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email_id,))
     assert found is not None
     return found
 
@@ -48,8 +48,8 @@ def job_of(email_id: int) -> dict[str, Any]:
 
 def rows_and_jobs() -> tuple[int, int]:
     """Count all mails and all jobs."""
-    emails = database.read_one("SELECT count(*) FROM emails")
-    queued = database.read_one("SELECT count(*) FROM jobs")
+    emails = database.read_one("SELECT count(*) FROM postroom_emails")
+    queued = database.read_one("SELECT count(*) FROM postroom_jobs")
     assert emails is not None
     assert queued is not None
     return emails[0], queued[0]

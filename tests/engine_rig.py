@@ -102,13 +102,13 @@ class Rig:
 
     def row(self, uuid: str) -> sqlite3.Row:
         """Return a job's row."""
-        row = self.database.read_one("SELECT * FROM jobs WHERE uuid = ?", (uuid,))
+        row = self.database.read_one("SELECT * FROM postroom_jobs WHERE uuid = ?", (uuid,))
         assert row is not None, uuid
         return row
 
     def states(self) -> dict[str, int]:
         """Count the jobs by state, from the rows themselves."""
-        return dict(Counter(row[0] for row in self.rows("SELECT state FROM jobs")))
+        return dict(Counter(row[0] for row in self.rows("SELECT state FROM postroom_jobs")))
 
     @contextmanager
     def commits(self) -> Iterator[Callable[[], int]]:

@@ -187,7 +187,7 @@ def lock_and_sleep() -> None:
 
 def lock() -> str:
     with rig.huey.lock_task("mine"):
-        return str(rig.rows("SELECT job FROM huey_data WHERE key = 'rig.lock.mine'")[0][0])
+        return str(rig.rows("SELECT job FROM postroom_huey_data WHERE key = 'rig.lock.mine'")[0][0])
 
 
 def report(done: int, total: int) -> None:

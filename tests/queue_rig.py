@@ -15,7 +15,7 @@ from tasks.engine.jobs import ChordPart, ClaimedJob, Ending
 from tasks.engine.schema import STATES, migrations
 
 NOW = 1_000_000.0
-COUNTED = "SELECT task, state, COUNT(*) FROM jobs GROUP BY task, state"
+COUNTED = "SELECT task, state, COUNT(*) FROM postroom_jobs GROUP BY task, state"
 
 
 class Queue:
@@ -57,10 +57,12 @@ class Queue:
 
     def join(self, instance: str, state: str = "running") -> None:
         row = (instance, 1, 1, state, 0, NOW)
-        self.database.write(lambda c: c.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row))
+        self.database.write(
+            lambda c: c.execute("INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        )
 
     def row(self, uuid: str) -> dict[str, Any]:
-        row = self.database.read_one("SELECT * FROM jobs WHERE uuid = ?", (uuid,))
+        row = self.database.read_one("SELECT * FROM postroom_jobs WHERE uuid = ?", (uuid,))
         assert row is not None
         return dict(row)
 
@@ -68,11 +70,11 @@ class Queue:
         return [tuple(row) for row in self.database.read(sql)]
 
     def attempts(self) -> list[tuple[Any, ...]]:
-        return self.all("SELECT number, outcome, error FROM attempts ORDER BY rowid")
+        return self.all("SELECT number, outcome, error FROM postroom_attempts ORDER BY rowid")
 
     def counts_are_true(self) -> bool:
         counted = {(task, state): n for task, state, n in self.all(COUNTED)}
-        rows = [dict(row) for row in self.database.read("SELECT * FROM task_counts")]
+        rows = [dict(row) for row in self.database.read("SELECT * FROM postroom_task_counts")]
         kept = {(row["task"], state): row[state] for row in rows for state in STATES if row[state]}
         return kept == counted
 
@@ -81,7 +83,8 @@ def count_anew(connection: sqlite3.Connection) -> None:
     """Count the jobs by task and state: for tests that write rows which never came in by the door."""
     sums = ", ".join(f"SUM(state = '{state}')" for state in STATES)
     connection.execute(
-        f"INSERT INTO task_counts (task, {', '.join(STATES)}) SELECT task, {sums} FROM jobs GROUP BY task"
+        f"INSERT INTO postroom_task_counts (task, {', '.join(STATES)})"
+        f" SELECT task, {sums} FROM postroom_jobs GROUP BY task"
         f" ON CONFLICT (task) DO UPDATE SET {', '.join(f'{state} = excluded.{state}' for state in STATES)}"
     )
 

@@ -67,6 +67,6 @@ def add(mail_policy: ledger.Policy = "retry", message: bytes | None = None) -> i
 
 def row(email_id: int) -> sqlite3.Row:
     """Return all of a row."""
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    found = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email_id,))
     assert found is not None
     return found

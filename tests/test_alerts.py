@@ -36,7 +36,7 @@ def add_book(app: Flask, subscribe: Subscribe) -> AddBook:
 
 
 def rows() -> list[tuple[str, str, str]]:
-    sql = "SELECT to_address, policy, list_name FROM emails ORDER BY id"
+    sql = "SELECT to_address, policy, list_name FROM postroom_emails ORDER BY id"
     return [tuple(row) for row in database.read(sql)]
 
 
@@ -97,7 +97,7 @@ def test_alert_that_runs_again_mails_nobody_twice(add_book: AddBook, subscribe: 
     assert alert_subscribers.call_local(book.id) == 2
     subscribe("ines@example.com", "Mystery")
     assert alert_subscribers.call_local(book.id) == 3
-    queued = database.read("SELECT 1 FROM emails WHERE state = 'queued'")
+    queued = database.read("SELECT 1 FROM postroom_emails WHERE state = 'queued'")
     assert len(queued) == 3
 
 

@@ -264,7 +264,7 @@ def test_a_job_that_cannot_be_read_fails_alone(rig: Rig) -> None:
     sale = batch_task(rig, calls := Calls())
     sale(0)
     broken = sale(1)
-    sql = "UPDATE jobs SET payload = X'00' WHERE uuid = ?"
+    sql = "UPDATE postroom_jobs SET payload = X'00' WHERE uuid = ?"
     rig.database.write(lambda connection: connection.execute(sql, (broken.id,)))
     run_batches(rig)
     assert (calls.lists, rig.row(broken.id)["state"]) == ([[0]], "failed")

@@ -45,7 +45,13 @@ def rig(shared_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr(process_bodies, "rig", shared_rig)
     logging.getLogger("huey").setLevel(logging.CRITICAL)  # errors that tests provoke
     yield shared_rig
-    for table in ("attempts", "jobs", "huey_data", "huey_counters", "numbers"):
+    for table in (
+        "postroom_attempts",
+        "postroom_jobs",
+        "postroom_huey_data",
+        "postroom_huey_counters",
+        "numbers",
+    ):
         shared_rig.database.write(lambda connection, table=table: connection.execute(f"DELETE FROM {table}"))  # type: ignore[misc]
 
 
@@ -151,10 +157,10 @@ KINDS = ["plain", "wordy", "echo", "of the system", "of letters", "group", "exit
 def test_what_a_body_raises_does_what_it_does_on_a_thread(rig: Rig, kind: str, retries: int) -> None:
     def outcome(on: str) -> tuple[Any, ...]:
         row = run(rig, "fail", kind, on=on, retries=retries, retry_delay=60)
-        tries = rig.rows("SELECT outcome, error FROM attempts WHERE job = ?", row["id"])
+        tries = rig.rows("SELECT outcome, error FROM postroom_attempts WHERE job = ?", row["id"])
         found = tuple(row[name] for name in ("state", "error", "attempt", "waits", "retries", "retry_delay"))
-        rig.database.write(lambda connection: connection.execute("DELETE FROM huey_counters"))
-        rig.database.write(lambda connection: connection.execute("DELETE FROM huey_data"))
+        rig.database.write(lambda connection: connection.execute("DELETE FROM postroom_huey_counters"))
+        rig.database.write(lambda connection: connection.execute("DELETE FROM postroom_huey_data"))
         return *found, tries
 
     assert outcome("in_process") == outcome("on_thread")
@@ -172,7 +178,7 @@ def test_an_error_keeps_what_can_travel_of_what_it_holds() -> None:
 
 def test_the_traceback_is_that_of_the_child(rig: Rig) -> None:
     row = run(rig, "fail", "chained")
-    ((text,),) = rig.rows("SELECT traceback FROM attempts WHERE job = ?", row["id"])
+    ((text,),) = rig.rows("SELECT traceback FROM postroom_attempts WHERE job = ?", row["id"])
     assert text.startswith("Traceback (most recent call last):")
     assert text.rstrip().endswith("process_bodies.PlainError: no")
     assert 'int("x")' in text
@@ -182,7 +188,10 @@ def test_the_traceback_is_that_of_the_child(rig: Rig) -> None:
 
 def test_a_body_may_use_its_task(rig: Rig) -> None:
     uuid, left_s = value_of(rig, "tell_the_time_left", on="with_its_task", timeout=500)
-    assert (uuid in {row[0] for row in rig.rows("SELECT uuid FROM jobs")}, 0 < left_s <= 500) == (True, True)
+    assert (uuid in {row[0] for row in rig.rows("SELECT uuid FROM postroom_jobs")}, 0 < left_s <= 500) == (
+        True,
+        True,
+    )
     row = run(rig, "give_oneself_more_tries", on="with_its_task")
     assert (row["state"], row["retries"], row["retry_delay"]) == ("scheduled", 4, 3600)
 
@@ -210,7 +219,7 @@ def test_a_body_that_runs_too_long_is_killed_and_fails_by_name(rig: Rig) -> None
 def test_it_is_tried_again_as_its_task_says(rig: Rig) -> None:
     row = run(rig, "sleep", timeout=0.1, retries=1)
     assert (row["state"], row["retries"]) == ("ready", 0)
-    assert [row[0] for row in rig.rows("SELECT outcome FROM attempts")] == ["error"]
+    assert [row[0] for row in rig.rows("SELECT outcome FROM postroom_attempts")] == ["error"]
 
 
 @on_posix
@@ -234,7 +243,7 @@ def test_a_body_can_see_that_its_time_is_up_and_leave_by_itself(rig: Rig) -> Non
 
 def test_what_a_killed_body_has_locked_is_free_for_the_next(rig: Rig) -> None:
     run(rig, "lock_and_sleep", timeout=0.3)
-    assert rig.rows("SELECT key FROM huey_data WHERE job IS NOT NULL") == []
+    assert rig.rows("SELECT key FROM postroom_huey_data WHERE job IS NOT NULL") == []
     uuid = add(rig, "lock")
     rig.run_next()
     assert rig.huey.serializer.deserialize(rig.row(uuid)["result"]) == uuid, "the lock is its job's"

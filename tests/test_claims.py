@@ -191,7 +191,9 @@ def test_who_is_to_run_alone_or_died_once_joins_no_batch(tasks: Tasks) -> None:
     tasks.rules = Rules(batches={"sale": 9})
     tasks.add("sale 1", "sale 2", "sale 3", "sale 4")
     tasks.make_suspect("sale 2", deaths=1)
-    tasks.queue.database.write(lambda c: c.execute("UPDATE jobs SET alone = 1 WHERE uuid = 'sale 3'"))
+    tasks.queue.database.write(
+        lambda c: c.execute("UPDATE postroom_jobs SET alone = 1 WHERE uuid = 'sale 3'")
+    )
     assert [tasks.claimed(), tasks.claimed(), tasks.claimed()] == [
         ["sale 1", "sale 4"],
         ["sale 2"],
@@ -219,7 +221,7 @@ def test_one_look_sees_that_nothing_keeps_a_job_from_being_claimed(tasks: Tasks)
     tasks.add("mail 1", "other 1", "other 2")
     tasks.pause("other", until_at=NOW)  # it is over by now
     tasks.queue.database.write(
-        lambda c: c.execute("INSERT INTO huey_data VALUES ('lock', x'31', NULL, NULL)")
+        lambda c: c.execute("INSERT INTO postroom_huey_data VALUES ('lock', x'31', NULL, NULL)")
     )
     assert look(tasks) == (0, 1, 0)
     assert tasks.claim()
@@ -228,7 +230,7 @@ def test_one_look_sees_that_nothing_keeps_a_job_from_being_claimed(tasks: Tasks)
 
 @pytest.mark.parametrize("key", ["r:job", "rt:task"])
 def test_one_look_sees_a_revoke_flag(tasks: Tasks, key: str) -> None:
-    sql = "INSERT INTO huey_data VALUES (?, x'31', NULL, NULL)"
+    sql = "INSERT INTO postroom_huey_data VALUES (?, x'31', NULL, NULL)"
     tasks.queue.database.write(lambda connection: connection.execute(sql, (key,)))
     assert look(tasks) == (0, 0, 1)
 
@@ -247,18 +249,18 @@ def plan(queue: Queue, sql: str, *parameters: object) -> str:
 @pytest.mark.parametrize("barred", [[], ["mail"]])
 def test_a_claim_reads_the_heads_of_the_tasks_only(tasks: Tasks, barred: list[str]) -> None:
     found = plan(tasks.queue, claims._choice(barred), *barred)
-    assert "jobs_ready_by_task (task=?)" in found
-    assert "SCAN jobs" not in found
-    assert "SEARCH jobs USING INTEGER PRIMARY KEY" in found
+    assert "postroom_jobs_ready_by_task (task=?)" in found
+    assert "SCAN postroom_jobs" not in found
+    assert "SEARCH postroom_jobs USING INTEGER PRIMARY KEY" in found
 
 
 def test_a_batch_is_read_from_its_tasks_own_index(tasks: Tasks) -> None:
     found = plan(tasks.queue, claims.BATCH, "sale", 10)
-    assert "jobs_ready_by_task (task=?)" in found
+    assert "postroom_jobs_ready_by_task (task=?)" in found
     assert "TEMP B-TREE" not in found
 
 
 def test_looking_for_suspects_reads_their_index(tasks: Tasks) -> None:
-    assert "jobs_suspect" in plan(
-        tasks.queue, "SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
+    assert "postroom_jobs_suspect" in plan(
+        tasks.queue, "SELECT 1 FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
     )

@@ -36,7 +36,7 @@ class Cron:
 
     def fired(self) -> list[int]:
         """Return the minutes since noon at which a job was made, in order."""
-        rows = self.rig.rows("SELECT enqueued_at FROM jobs WHERE task LIKE '%cron' ORDER BY id")
+        rows = self.rig.rows("SELECT enqueued_at FROM postroom_jobs WHERE task LIKE '%cron' ORDER BY id")
         return [int(row[0] // 60) - int(NOON // 60) for row in rows]
 
 
@@ -124,7 +124,7 @@ def test_of_two_consumers_only_one_fires_a_minute(tmp_path: Path) -> None:
                     go_to(rig, minute)
                 one.clock.set(NOON + minute * MINUTE)
                 until(lambda minute=minute: len(crons[0].fired()) == minute + 1)
-            assert [row[0] for row in one.rows("SELECT SUM(clock) FROM instances")] == [1]
+            assert [row[0] for row in one.rows("SELECT SUM(clock) FROM postroom_instances")] == [1]
         assert crons[0].fired() == [0, 1, 2, 3, 4, 5]
 
 
@@ -194,14 +194,14 @@ def test_a_run_that_outlasts_its_period_is_not_piled_upon_where_the_task_says_so
 
 def last_noted(rig: Rig) -> int:
     """Return the last minute since noon that was dealt with."""
-    return int(rig.rows("SELECT MAX(minute) FROM cron_runs")[0][0]) - int(NOON // 60)
+    return int(rig.rows("SELECT MAX(minute) FROM postroom_cron_runs")[0][0]) - int(NOON // 60)
 
 
 # Who holds the clock
 
 
 def instances(rig: Rig) -> list[int]:
-    return [row[0] for row in rig.rows("SELECT clock FROM instances ORDER BY started_at, id")]
+    return [row[0] for row in rig.rows("SELECT clock FROM postroom_instances ORDER BY started_at, id")]
 
 
 def test_the_clock_is_taken_over_from_an_instance_that_leaves(tmp_path: Path) -> None:

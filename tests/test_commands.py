@@ -101,7 +101,9 @@ def test_a_backup_is_a_whole_database_of_its_own(app: Flask, failed: str, tmp_pa
     app.extensions["database"].backup(copy)
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        assert connection.execute("SELECT uuid FROM jobs WHERE state = 'failed'").fetchall() == [(failed,)]
+        assert connection.execute("SELECT uuid FROM postroom_jobs WHERE state = 'failed'").fetchall() == [
+            (failed,)
+        ]
 
 
 def test_a_backup_overwrites_nothing(app: Flask, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Gate:
 
 
 def instances(rig: Rig) -> list[tuple[Any, ...]]:
-    return rig.rows("SELECT threads, state FROM instances")
+    return rig.rows("SELECT threads, state FROM postroom_instances")
 
 
 def test_an_idle_consumer_starts_and_stops_inside_a_second(rig: Rig) -> None:

@@ -304,14 +304,14 @@ def test_a_periodic_run_that_expires_is_cancelled(rig: Rig) -> None:
 def test_a_periodic_task_is_overdue_like_any_other(rig: Rig) -> None:
     periodic(rig)
     start_clock(rig)._fire_cron()
-    assert rig.rows("SELECT timeout_s FROM jobs") == [(DEFAULT_TIMEOUT_S,)]
+    assert rig.rows("SELECT timeout_s FROM postroom_jobs") == [(DEFAULT_TIMEOUT_S,)]
 
 
 def test_the_consumers_clock_fires_when_the_minute_comes(rig: Rig) -> None:
     periodic(rig)
     rig.clock.advance(-1)
     with rig.consuming():
-        until(lambda: rig.rows("SELECT * FROM cron_runs"))
+        until(lambda: rig.rows("SELECT * FROM postroom_cron_runs"))
         assert fired(rig) == 0
         rig.clock.advance(1)
         rig.huey.clock_bell.ring()

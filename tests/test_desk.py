@@ -110,9 +110,9 @@ def test_tasks_stand_in_the_order_of_their_names_whatever_ran(
 def test_workers_say_what_they_do_and_since_when(operator: FlaskClient, fail: Callable[..., Any]) -> None:
     job = fail("x").id
     row = ("4711-ab", 4711, 2, "running", 1, tasks.huey.now() - 100)
-    database.write(lambda c: c.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row))
+    database.write(lambda c: c.execute("INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row))
     tasks.huey.claim("4711-ab", "Worker-2", tasks.huey.rules())
-    database.write(lambda c: c.execute("UPDATE jobs SET started_at = started_at - 1000"))
+    database.write(lambda c: c.execute("UPDATE postroom_jobs SET started_at = started_at - 1000"))
     page = look(operator)
     workers = text_of(part(page, "workers"))
     assert "4711-ab holds the clock" in workers
@@ -270,9 +270,11 @@ def hostile_email_id(run_jobs: RunJobs, note: None) -> Iterator[int]:
         ]
         change = ", ".join(f"{field} = ?1" for field in fields)
         moments = ", sending_at = created_at, answered_at = created_at, state = 'unknown'"
-        database.write(lambda c: c.execute(f"UPDATE emails SET {change}{moments}", (HOSTILE,)))
+        database.write(lambda c: c.execute(f"UPDATE postroom_emails SET {change}{moments}", (HOSTILE,)))
         attempt = (email_id, "unknown", *["2031-01-01T00:00:00.000Z"] * 2, HOSTILE, 1, HOSTILE, HOSTILE)
-        database.write(lambda c: c.execute(f"INSERT INTO email_attempts VALUES ({'?, ' * 7} ?)", attempt))
+        database.write(
+            lambda c: c.execute(f"INSERT INTO postroom_email_attempts VALUES ({'?, ' * 7} ?)", attempt)
+        )
         yield email_id
 
 

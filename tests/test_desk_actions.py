@@ -360,5 +360,5 @@ def test_a_long_refusal_fits_into_its_cookie(operator: FlaskClient) -> None:
 
 def test_what_was_done_is_durable(operator: FlaskClient) -> None:
     press(operator, "Pause the queue")
-    rows = database.read("SELECT reason FROM pauses WHERE task = ''")
+    rows = database.read("SELECT reason FROM postroom_pauses WHERE task = ''")
     assert [row["reason"] for row in rows] == [desk_actions.REASON]

@@ -13,9 +13,9 @@ import tasks
 from tests.desk_crowd import NAMES, crowd
 
 LARGE = "jobs|emails|email_attempts|past_minutes|attempts|cron_runs"
-FEW_ROWS = re.compile(r"USING (COVERING )?INDEX jobs_(ready|due|running|suspect|failed)")
+FEW_ROWS = re.compile(r"USING (COVERING )?INDEX postroom_jobs_(ready|due|running|suspect|failed)")
 """Indexes that hold the rows of one state only: to walk along one is to walk along what is asked for."""
-SCAN = re.compile(rf"SCAN ({LARGE})\b")
+SCAN = re.compile(rf"SCAN postroom_({LARGE})\b")
 
 Asked = Callable[[str], list[str]]
 
@@ -67,7 +67,9 @@ def test_no_page_sorts_jobs_or_mails(app: Flask, asked: Asked, path: str) -> Non
     for query in asked(path):
         steps = plan(app, query)
         # What runs is as little as there are workers.
-        is_large = any(re.search(r"\b(jobs|emails)\b(?!.*jobs_running)", step) for step in steps)
+        is_large = any(
+            re.search(r"\bpostroom_(jobs|emails)\b(?!.*postroom_jobs_running)", step) for step in steps
+        )
         assert not (is_large and "USE TEMP B-TREE FOR ORDER BY" in steps), f"{steps}: {query}"
 
 
@@ -78,5 +80,5 @@ def test_the_numbers_of_the_hour_are_gathered_once_a_page(asked: Asked, path: st
 
 
 def test_a_query_that_reads_the_history_is_seen(app: Flask, asked: Asked) -> None:
-    steps = plan(app, "SELECT COUNT(*) FROM jobs WHERE error LIKE '%x%'")
+    steps = plan(app, "SELECT COUNT(*) FROM postroom_jobs WHERE error LIKE '%x%'")
     assert any(SCAN.search(step) and not FEW_ROWS.search(step) for step in steps)

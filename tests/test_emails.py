@@ -125,7 +125,7 @@ def test_every_try_counts_until_the_last_ends_mail_and_job(run_jobs: RunJobs, si
     for _ in range(2):
         run_jobs()
         make_due()
-    database.write(lambda c: c.execute("UPDATE emails SET expires_at = '2000-01-01T00:00:00.000Z'"))
+    database.write(lambda c: c.execute("UPDATE postroom_emails SET expires_at = '2000-01-01T00:00:00.000Z'"))
     run_jobs()
     assert (row(email_id)["state"], job_of(email_id)["state"]) == ("failed", "failed")
     assert "after 2 tries; at rcpt: 450 4.2.0 greylisted" in row(email_id)["words"]
@@ -147,7 +147,7 @@ def test_mail_the_server_hangs_up_on_lets_the_others_go_first(run_jobs: RunJobs,
     sink.answer("data", HANG_UP)
     email_id = send(1)
     run_next()
-    job = database.read_one("SELECT state, attempt, run_at FROM jobs")
+    job = database.read_one("SELECT state, attempt, run_at FROM postroom_jobs")
     assert job is not None
     assert (job["state"], job["attempt"]) == ("scheduled", 0)
     assert job["run_at"] > time.time() + 0.8 * 60 - 5
@@ -197,7 +197,7 @@ def until_all_are(email_ids: list[int], state: str, run_jobs: RunJobs) -> None:
 def test_a_pause_by_hand_is_not_shortened_by_the_lanes(run_jobs: RunJobs, sink: SmtpSink) -> None:
     tasks.huey.pause(DELIVER)
     tasks.huey.pause(DELIVER, 0.05, "the lane", extend=True)
-    pauses = database.read("SELECT reason, until_at FROM pauses")
+    pauses = database.read("SELECT reason, until_at FROM postroom_pauses")
     assert [tuple(pause) for pause in pauses] == [("paused by hand", None)]
 
 
@@ -206,15 +206,15 @@ def test_a_restart_opens_the_lanes_but_no_pause_by_hand(app: Flask) -> None:
     lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
     tasks.huey.pause(DELIVER, 900, f"{LANE_PAUSE}nobody there", extend=True)
     open_lanes()
-    assert database.read("SELECT * FROM pauses") == []
+    assert database.read("SELECT * FROM postroom_pauses") == []
     assert lanes.find(name).paused_until == 0
     tasks.huey.pause(DELIVER, 900, "until the new year")
     open_lanes()
-    assert len(database.read("SELECT * FROM pauses")) == 1
+    assert len(database.read("SELECT * FROM postroom_pauses")) == 1
     lanes.note_fault(name, Reply("connect", None, "", "nobody there"), (900,))
     tasks.huey.pause(DELIVER)
     open_lanes()
-    assert len(database.read("SELECT * FROM pauses")) == 1
+    assert len(database.read("SELECT * FROM postroom_pauses")) == 1
 
 
 # Many
@@ -254,7 +254,7 @@ def test_too_many_letters_at_once_are_refused() -> None:
 def test_urgent_mail_goes_before_bulk(run_jobs: RunJobs, sink: SmtpSink) -> None:
     send_emails("note", letters(1, 2), shop="Postroom")
     email_id = send(3)
-    order = database.read("SELECT uuid, priority FROM jobs ORDER BY priority DESC, id")
+    order = database.read("SELECT uuid, priority FROM postroom_jobs ORDER BY priority DESC, id")
     assert [job["priority"] for job in order] == [0, BULK, BULK]
     assert order[0]["uuid"] == row(email_id)["job"]
 

@@ -24,7 +24,7 @@ def crowd(tmp_path: Path) -> Iterator[Crowd]:
 
 def columns(database: Database, number: int) -> dict[str, object]:
     """Return all of a job but its id and its times."""
-    job = dict(database.read("SELECT * FROM jobs ORDER BY id")[number])
+    job = dict(database.read("SELECT * FROM postroom_jobs ORDER BY id")[number])
     uuid = job.pop("uuid")
     job["payload"] = job["payload"].replace(uuid.encode(), b"uuid")
     return {name: value for name, value in job.items() if name not in ("id", "enqueued_at", "ready_at")}
@@ -38,7 +38,9 @@ def test_a_job_of_the_crowd_is_as_an_enqueue_writes_it(crowd: Crowd) -> None:
 
 def test_the_ids_of_the_crowd_are_in_the_order_of_time_and_before_those_to_come(crowd: Crowd) -> None:
     crowd.enqueue(0)
-    first, *others = [row["uuid"] for row in crowd.database.read("SELECT uuid FROM jobs ORDER BY id")]
+    first, *others = [
+        row["uuid"] for row in crowd.database.read("SELECT uuid FROM postroom_jobs ORDER BY id")
+    ]
     assert others == sorted(others)
     assert {len(uuid) for uuid in others} == {len(first)} == {36}
     assert others[-2] < first
@@ -48,7 +50,7 @@ def test_a_job_of_the_crowd_runs(crowd: Crowd) -> None:
     for _ in range(20):
         assert crowd.claim_and_end() > 0
     results = crowd.database.read(
-        "SELECT result FROM jobs WHERE state = 'done' AND claim = 1 AND attempt = 1"
+        "SELECT result FROM postroom_jobs WHERE state = 'done' AND claim = 1 AND attempt = 1"
     )
     assert [row["result"] for row in results] == [b"0"] * 20
     with pytest.raises(FailedError, match="20 jobs wait, 0 were claimed"):

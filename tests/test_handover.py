@@ -148,4 +148,4 @@ def test_workers_and_enqueues_of_many_threads_lose_and_double_nothing(rig: Rig) 
         until(lambda: len(ran) >= 400, "every job")
         assert rig.huey.wait_until_idle(PATIENCE_S)
     assert (sorted(ran), rig.states()) == (list(range(400)), {"done": 400})
-    assert rig.rows("SELECT DISTINCT claim, attempt FROM jobs") == [(1, 1)]
+    assert rig.rows("SELECT DISTINCT claim, attempt FROM postroom_jobs") == [(1, 1)]

@@ -43,10 +43,10 @@ def test_mails_that_ended_before_mail_ttl_s_are_forgotten(
     run_jobs()
     app.extensions["settings"] = replace(app.extensions["settings"], mail_ttl_s=3 * DAY_S)
     for email_id in (1, 2, 4):
-        age("emails", "created_at", email_id, days=4)
+        age("postroom_emails", "created_at", email_id, days=4)
     monkeypatch.setattr(housekeeping, "PART", 2)
     assert run(housekeeping.forget_old_mails) == 3
-    assert ids("emails") == [3, 5]
+    assert ids("postroom_emails") == [3, 5]
 
 
 def test_mails_whose_job_is_gone_end_where_they_are_seen_and_all_others_wait_on(
@@ -82,7 +82,7 @@ def test_a_mail_whose_job_lives_is_left_alone(app: Flask, state: str) -> None:
         "ready": "ready_at = 1",
         "running": "instance = 'i1', started_at = 1",
     }
-    database.write(lambda c: c.execute(f"UPDATE jobs SET state = '{state}', {change[state]}"))
+    database.write(lambda c: c.execute(f"UPDATE postroom_jobs SET state = '{state}', {change[state]}"))
     run(housekeeping.end_mails_without_a_job)
     assert by_hand.details(1)["state"] == "queued"
 

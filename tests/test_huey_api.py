@@ -102,7 +102,10 @@ def test_a_job_is_retried_as_often_as_it_says(rig: Rig) -> None:
     result = task()
     rig.run_all()
     assert (body.runs, result.get(), rig.row(result.id)["attempt"]) == (3, "done at last", 3)
-    assert rig.rows("SELECT number, error FROM attempts") == [(1, "ValueError: 1"), (2, "ValueError: 2")]
+    assert rig.rows("SELECT number, error FROM postroom_attempts") == [
+        (1, "ValueError: 1"),
+        (2, "ValueError: 2"),
+    ]
 
 
 def test_a_job_out_of_retries_fails_with_its_last_error(rig: Rig) -> None:

@@ -203,7 +203,7 @@ def test_whatever_a_body_raises_is_retried_then_failed_within_bounds(rig: Rig, e
     rig.run_all()
     row = rig.row(result.id)
     assert (len(runs), row["state"]) == (2, "failed")
-    kept = rig.rows("SELECT LENGTH(error), LENGTH(traceback) FROM attempts")
+    kept = rig.rows("SELECT LENGTH(error), LENGTH(traceback) FROM postroom_attempts")
     assert max(len(row["error"]), *(max(lengths) for lengths in kept)) < 40_000
     assert type(error).__name__ in row["error"]
 
@@ -238,7 +238,9 @@ def test_a_job_that_asks_to_wait_too_often_fails(rig: Rig) -> None:
         raise RetryTask("not yet")
 
     result = never()
-    rig.database.write(lambda connection: connection.execute("UPDATE jobs SET waits = ?", (MAX_WAITS - 1,)))
+    rig.database.write(
+        lambda connection: connection.execute("UPDATE postroom_jobs SET waits = ?", (MAX_WAITS - 1,))
+    )
     rig.run_all()
     row = rig.row(result.id)
     assert (row["state"], row["waits"], row["error"].split(":")[0]) == (

@@ -19,7 +19,7 @@ def make_instance(rig: Rig) -> Instance:
 
 
 def rows(rig: Rig) -> list[tuple[Any, ...]]:
-    return rig.rows("SELECT threads, state, clock FROM instances ORDER BY started_at, id")
+    return rig.rows("SELECT threads, state, clock FROM postroom_instances ORDER BY started_at, id")
 
 
 def locks(rig: Rig) -> list[str]:

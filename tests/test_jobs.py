@@ -129,18 +129,24 @@ def test_whose_claim_is_old_writes_nothing_at_all(
     ending = Ending("failed", error="late", follow_ups=[NewJob("b", "a_task", b"{}")], data={"key": b"value"})
     assert not queue.finish(job, ending)
     assert (queue.row("a"), queue.attempts()) == (before, attempts)
-    assert queue.all("SELECT uuid FROM jobs") == [("a",)]
-    assert queue.all("SELECT * FROM huey_data") == []
+    assert queue.all("SELECT uuid FROM postroom_jobs") == [("a",)]
+    assert queue.all("SELECT * FROM postroom_huey_data") == []
 
 
 def test_an_end_brings_its_follow_ups_its_data_and_its_deletions_with_it(queue: Queue) -> None:
-    queue.database.write(lambda c: c.execute("INSERT INTO huey_data (key, value) VALUES ('r:a', X'00')"))
+    queue.database.write(
+        lambda c: c.execute("INSERT INTO postroom_huey_data (key, value) VALUES ('r:a', X'00')")
+    )
     queue.insert("a")
     follow_ups = [NewJob("b", "a_task", b"{}"), NewJob("c", "a_task", b"{}", run_at=NOW + 9)]
     ending = Ending("done", follow_ups=follow_ups, data={"d": b"1"}, deleted_keys=["r:a"])
     assert queue.finish(queue.claim_one(), ending)
-    assert queue.all("SELECT uuid, state FROM jobs") == [("a", "done"), ("b", "ready"), ("c", "scheduled")]
-    assert queue.all("SELECT key, value FROM huey_data") == [("d", b"1")]
+    assert queue.all("SELECT uuid, state FROM postroom_jobs") == [
+        ("a", "done"),
+        ("b", "ready"),
+        ("c", "scheduled"),
+    ]
+    assert queue.all("SELECT key, value FROM postroom_huey_data") == [("d", b"1")]
 
 
 # Death
@@ -155,7 +161,7 @@ def test_a_freed_job_is_ready_with_its_attempt_refunded_and_a_death_counted(queu
     row = queue.row("a")
     assert (row["state"], row["attempt"], row["deaths"], row["instance"]) == ("ready", 0, 1, None)
     assert queue.attempts()[0] == (1, "death", "its process died while it ran")
-    assert queue.all("SELECT * FROM instances") == []
+    assert queue.all("SELECT * FROM postroom_instances") == []
 
 
 def test_only_the_claims_of_that_instance_are_freed(queue: Queue) -> None:
@@ -205,7 +211,7 @@ def test_a_full_queue_takes_all_of_a_lot_or_none(queue: Queue, run_at: float | N
         QueueFullError, match=r"3 jobs are waiting and 3 more would pass MAX_PENDING_JOBS \(5\)"
     ):
         queue.insert("d", "e", "f", limit=5)
-    assert queue.all("SELECT COUNT(*) FROM jobs") == [(3,)]
+    assert queue.all("SELECT COUNT(*) FROM postroom_jobs") == [(3,)]
     queue.insert("g", "h", limit=5)
 
 
@@ -221,7 +227,7 @@ def test_sixteen_racing_threads_fill_the_queue_exactly(queue: Queue) -> None:
         for n in range(16):
             threads.start(lambda n=n: [queue.insert(f"{n}/{m}", limit=50) for m in range(10)])
     assert {type(error) for error in threads.errors} == {QueueFullError}
-    assert queue.all("SELECT COUNT(*) FROM jobs") == [(50,)]
+    assert queue.all("SELECT COUNT(*) FROM postroom_jobs") == [(50,)]
 
 
 def test_follow_ups_and_retries_are_never_refused_for_depth(queue: Queue) -> None:
@@ -230,7 +236,7 @@ def test_follow_ups_and_retries_are_never_refused_for_depth(queue: Queue) -> Non
     queue.insert("b", limit=1)
     follow_ups = [NewJob(f"f{n}", "a_task", b"{}") for n in range(5)]
     assert queue.finish(job, Ending("ready", error="ValueError: x", follow_ups=follow_ups))
-    assert queue.all("SELECT COUNT(*) FROM jobs WHERE state = 'ready'") == [(7,)]
+    assert queue.all("SELECT COUNT(*) FROM postroom_jobs WHERE state = 'ready'") == [(7,)]
 
 
 # Ids
@@ -249,7 +255,7 @@ def test_an_id_that_is_live_stays_the_job_it_is(queue: Queue, state: str) -> Non
 def test_an_id_that_is_live_is_found_again_though_the_queue_is_full(queue: Queue) -> None:
     queue.insert("a", "b", limit=2)
     queue.insert("a", limit=2)
-    assert queue.all("SELECT COUNT(*) FROM jobs") == [(2,)]
+    assert queue.all("SELECT COUNT(*) FROM postroom_jobs") == [(2,)]
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "cancelled"])
@@ -265,7 +271,7 @@ def test_an_id_that_has_ended_may_be_used_again(queue: Queue, state: str) -> Non
 
 def test_the_integer_ids_never_repeat(queue: Queue) -> None:
     queue.insert("a", "b")
-    queue.database.write(lambda connection: connection.execute("DELETE FROM jobs"))
+    queue.database.write(lambda connection: connection.execute("DELETE FROM postroom_jobs"))
     queue.insert("c")
     assert queue.row("c")["id"] == 3
 
@@ -278,7 +284,7 @@ def test_many_are_counted_by_task_and_state_as_one_by_one(queue: Queue) -> None:
     queue.insert_jobs(
         [NewJob(f"at once {n}", task, b"{}", 0, at) for n, (task, at) in enumerate(tasks)], NOW, None
     )
-    numbers = "SELECT task, ready, scheduled, minute, now_enqueued FROM task_counts ORDER BY task"
+    numbers = "SELECT task, ready, scheduled, minute, now_enqueued FROM postroom_task_counts ORDER BY task"
     at_once = queue.all(numbers)
     assert at_once == [("mail", 2, 1, NOW // 60, 3), ("sale", 0, 1, NOW // 60, 1)]
     for n, (task, at) in enumerate(tasks):
@@ -289,10 +295,10 @@ def test_many_are_counted_by_task_and_state_as_one_by_one(queue: Queue) -> None:
 def test_many_with_a_known_id_among_them_are_counted_once(queue: Queue) -> None:
     queue.insert("known")
     queue.insert("new 1", "known", "new 2", "new 1")
-    assert queue.all("SELECT ready, now_enqueued FROM task_counts") == [(3, 3)]
+    assert queue.all("SELECT ready, now_enqueued FROM postroom_task_counts") == [(3, 3)]
 
 
 def test_many_that_do_not_fit_leave_no_number_behind(queue: Queue) -> None:
     with pytest.raises(QueueFullError):
         queue.insert(*(f"job {n}" for n in range(11)), limit=10)
-    assert queue.all("SELECT * FROM task_counts") == []
+    assert queue.all("SELECT * FROM postroom_task_counts") == []

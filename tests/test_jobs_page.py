@@ -332,7 +332,7 @@ def test_the_operator_sees_arguments_and_what_went_wrong_at_each_attempt(
 
 def test_the_operator_sees_that_a_payload_cannot_be_read(operator: FlaskClient, waiting: str) -> None:
     database = tasks.huey.database
-    database.write(lambda connection: connection.execute("UPDATE jobs SET payload = x'00'").rowcount)
+    database.write(lambda connection: connection.execute("UPDATE postroom_jobs SET payload = x'00'").rowcount)
     assert "It cannot be read" in page_of(operator, waiting)
 
 

@@ -66,7 +66,7 @@ def test_a_minute_of_a_periodic_task_is_noted_once(queue: Queue) -> None:
 def test_minutes_long_past_are_forgotten(queue: Queue) -> None:
     for minute in (0, 7 * 24 * 60, 7 * 24 * 60 + 1):
         queue.database.write(lambda connection, minute=minute: jobs.add_cron_run(connection, "a", minute))
-    assert queue.all("SELECT minute FROM cron_runs ORDER BY minute") == [(10080,), (10081,)]
+    assert queue.all("SELECT minute FROM postroom_cron_runs ORDER BY minute") == [(10080,), (10081,)]
 
 
 # The shelf
@@ -115,7 +115,7 @@ ILLEGAL = [
 def insert_row(queue: Queue, changed: dict[str, Any]) -> None:
     row = {"uuid": "a", "task": "t", "payload": b"", "enqueued_at": NOW, **changed}
     names, marks = ", ".join(row), ", ".join("?" * len(row))
-    sql = f"INSERT INTO jobs ({names}) VALUES ({marks})"
+    sql = f"INSERT INTO postroom_jobs ({names}) VALUES ({marks})"
     with queue.database.transaction() as connection:
         connection.execute(sql, tuple(row.values()))
         count_anew(connection)
@@ -126,7 +126,7 @@ def test_an_illegal_row_is_refused(queue: Queue, changed: dict[str, Any]) -> Non
     insert_row(queue, READY | {"uuid": "legal"})
     with pytest.raises(sqlite3.IntegrityError):
         insert_row(queue, changed)
-    assert queue.all("SELECT uuid FROM jobs") == [("legal",)]
+    assert queue.all("SELECT uuid FROM postroom_jobs") == [("legal",)]
 
 
 @pytest.mark.parametrize("outcome", ["death", "wait", "error", "stopped", "boredom"])
@@ -134,7 +134,9 @@ def test_the_history_knows_four_outcomes(queue: Queue, outcome: str) -> None:
     queue.insert("a")
 
     def note(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO attempts VALUES (1, 1, ?, ?, ?, 'e', NULL)", (outcome, NOW, NOW))
+        connection.execute(
+            "INSERT INTO postroom_attempts VALUES (1, 1, ?, ?, ?, 'e', NULL)", (outcome, NOW, NOW)
+        )
 
     if outcome == "boredom":
         with pytest.raises(sqlite3.IntegrityError):
@@ -146,7 +148,7 @@ def test_the_history_knows_four_outcomes(queue: Queue, outcome: str) -> None:
 def test_the_history_goes_with_its_job(queue: Queue) -> None:
     queue.insert("a")
     queue.finish(queue.claim_one(), Ending("failed", error="E: e"))
-    queue.database.write(lambda connection: connection.execute("DELETE FROM jobs"))
+    queue.database.write(lambda connection: connection.execute("DELETE FROM postroom_jobs"))
     assert queue.attempts() == []
 
 
@@ -154,26 +156,30 @@ def test_the_history_goes_with_its_job(queue: Queue) -> None:
 
 
 PLANS = {
-    "oldest": (queries.OLDEST_READY, (), "jobs_ready_by_task (task=? AND priority=?)"),
-    "look": (claims.LOOK.format(limited="?"), (NOW, "a"), "jobs_suspect"),
+    "oldest": (queries.OLDEST_READY, (), "postroom_jobs_ready_by_task (task=? AND priority=?)"),
+    "look": (claims.LOOK.format(limited="?"), (NOW, "a"), "postroom_jobs_suspect"),
     "promote": (
-        "SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?",
+        "SELECT id FROM postroom_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?",
         (NOW, 10),
-        "jobs_due",
+        "postroom_jobs_due",
     ),
-    "free": ("SELECT id FROM jobs WHERE state = 'running' AND instance = ?", ("i1",), "jobs_running"),
+    "free": (
+        "SELECT id FROM postroom_jobs WHERE state = 'running' AND instance = ?",
+        ("i1",),
+        "postroom_jobs_running",
+    ),
     "list failed": (
         queries.LISTED.format(state="failed", by="", of_task=""),
         {"before_id": 9, "looked_at": 9, "text": "", "limit": 9},
-        "jobs_failed",
+        "postroom_jobs_failed",
     ),
     "list a task's failed": (
         queries.LISTED.format(state="failed", by="", of_task="AND task = :task"),
         {"before_id": 9, "looked_at": 9, "text": "", "limit": 9, "task": "t"},
-        "jobs_failed_by_task",
+        "postroom_jobs_failed_by_task",
     ),
-    "live": (queries.LIVE, ('["one", "two"]',), "sqlite_autoindex_jobs_1 (uuid=?)"),
-    "last move": (queries.LAST_MOVE, (), "jobs_ended"),
+    "live": (queries.LIVE, ('["one", "two"]',), "sqlite_autoindex_postroom_jobs_1 (uuid=?)"),
+    "last move": (queries.LAST_MOVE, (), "postroom_jobs_ended"),
 }
 
 
@@ -187,4 +193,4 @@ def test_no_verb_scans_or_sorts_the_table(queue: Queue, name: str) -> None:
 
 def test_who_runs_what_is_found_without_following_all_ids(queue: Queue) -> None:
     (plan, *_) = queue.database.read(f"EXPLAIN QUERY PLAN {queries.RUNNING}")
-    assert "jobs_running" in plan["detail"]
+    assert "postroom_jobs_running" in plan["detail"]

@@ -60,7 +60,7 @@ def test_opening_all_ends_the_pauses_and_keeps_the_faults() -> None:
 
 def test_no_limit_asks_for_no_token_and_writes_nothing() -> None:
     assert [lanes.take_token("smtp", 0, NOW) for _ in range(5)] == [0.0] * 5
-    assert lanes.database.read("SELECT * FROM mail_lanes") == []
+    assert lanes.database.read("SELECT * FROM postroom_mail_lanes") == []
 
 
 @pytest.mark.parametrize(("per_minute", "at_once", "wait_s"), [(30, 1, 2.0), (60, 1, 1.0), (600, 10, 0.1)])

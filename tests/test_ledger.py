@@ -70,12 +70,15 @@ def job_redriven(email_id: int) -> bool:
 
 
 def attempts(email_id: int) -> list[tuple[Any, ...]]:
-    sql = "SELECT outcome, stage, code, enhanced, words FROM email_attempts WHERE email_id = ? ORDER BY rowid"
+    sql = (
+        "SELECT outcome, stage, code, enhanced, words FROM postroom_email_attempts"
+        " WHERE email_id = ? ORDER BY rowid"
+    )
     return [tuple(attempt) for attempt in database.read(sql, (email_id,))]
 
 
 def row(email_id: int) -> sqlite3.Row:
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    found = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email_id,))
     assert found is not None
     return found
 
@@ -155,9 +158,9 @@ def test_old_mail_is_forgotten_but_none_that_still_waits() -> None:
     assert ledger.forget_old(datetime.now(UTC) - timedelta(hours=1)) == 0
     assert ledger.forget_old(in_an_hour, limit=2) == 2
     assert ledger.forget_old(in_an_hour) == 3
-    left = {row["id"] for row in database.read("SELECT id FROM emails")}
+    left = {row["id"] for row in database.read("SELECT id FROM postroom_emails")}
     assert left == {states["queued"], states["sending"]}
-    assert not database.read("SELECT 1 FROM email_attempts")
+    assert not database.read("SELECT 1 FROM postroom_email_attempts")
 
 
 def test_row_keeps_what_was_heard_last() -> None:
@@ -197,7 +200,7 @@ def test_table_refuses_what_no_mail_can_be(change: str) -> None:
         pytest.raises(sqlite3.IntegrityError, match="constraint failed"),
         database.transaction() as connection,
     ):
-        connection.execute(f"UPDATE emails SET {change} WHERE id = ?", (email_id,))
+        connection.execute(f"UPDATE postroom_emails SET {change} WHERE id = ?", (email_id,))
 
 
 def test_mail_of_a_known_key_is_not_written_again() -> None:

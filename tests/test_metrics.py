@@ -131,7 +131,9 @@ def test_workers_instances_and_the_clock_are_counted(operator: FlaskClient, app:
 
 def test_mails_are_counted_by_state_and_a_lanes_pause_is_told(operator: FlaskClient) -> None:
     send_email("cleo@example.com", "confirm_subscription", genres=[], confirm_url="", days=1)
-    pause = "INSERT INTO mail_lanes (name, faults, paused_until) VALUES ('smtp://mail.test:587', 1, ?)"
+    pause = (
+        "INSERT INTO postroom_mail_lanes (name, faults, paused_until) VALUES ('smtp://mail.test:587', 1, ?)"
+    )
     database.write(lambda connection: connection.execute(pause, (time.time() + 300,)))
     found = scrape(operator)
     assert found["postroom_emails", "queued"] == 1
@@ -172,7 +174,7 @@ def test_a_scrape_asks_as_few_rows_after_a_hundred_thousand_jobs_as_after_none(
     before = steps_of_a_scrape()
     fill = """
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-        INSERT INTO jobs (uuid, task, payload, state, enqueued_at, ready_at, started_at, finished_at)
+        INSERT INTO postroom_jobs (uuid, task, payload, state, enqueued_at, ready_at, started_at, finished_at)
         SELECT 'job-' || i, 'tasks.example', x'', 'done', 1, 1, 2, 3 FROM n"""
     with database.transaction() as connection:
         connection.execute(fill)

@@ -196,7 +196,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.write(lambda c: arrivals.insert(c, [new], now, MAX_PENDING))
             return
         self.write(lambda c: arrivals.insert(c, [new], now, None if live else MAX_PENDING))
-        id = self.database.read("SELECT id FROM jobs WHERE uuid = ?", (uuid,))[0][0]
+        id = self.database.read("SELECT id FROM postroom_jobs WHERE uuid = ?", (uuid,))[0][0]
         self.model.insert(id, uuid, task, priority, run_at)
 
     # What passes
@@ -226,7 +226,9 @@ class QueueMachine(RuleBasedStateMachine):
             return multiple()
         now = self.model.now
         row = (instance, 1, 3, "running", 0, now)
-        self.write(lambda c: c.execute("INSERT OR IGNORE INTO instances VALUES (?, ?, ?, ?, ?, ?)", row))
+        self.write(
+            lambda c: c.execute("INSERT OR IGNORE INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row)
+        )
         found = self.write(lambda c: claims.claim(c, instance, worker, now, RULES))
         assert [job.uuid for job in found] == self.model.claim(instance, worker)
         return multiple(*found)
@@ -250,7 +252,7 @@ class QueueMachine(RuleBasedStateMachine):
     def lose_process(self, instance: str, stopping: bool) -> None:
         now = self.model.now
         if stopping:
-            sql = "UPDATE instances SET state = 'stopping' WHERE id = ?"
+            sql = "UPDATE postroom_instances SET state = 'stopping' WHERE id = ?"
             self.write(lambda c: c.execute(sql, (instance,)))
 
         def free(connection: Any) -> None:
@@ -307,22 +309,23 @@ class QueueMachine(RuleBasedStateMachine):
     def every_job_is_where_the_model_has_it(self) -> None:
         rows = self.database.read(
             "SELECT id, uuid, task, priority, state, run_at, attempt, deaths, waits, claim, alone, instance,"
-            " worker, started_at, finished_at, (SELECT COUNT(*) FROM attempts WHERE job = jobs.id) AS history"
-            " FROM jobs"
+            " worker, started_at, finished_at,"
+            " (SELECT COUNT(*) FROM postroom_attempts WHERE job = postroom_jobs.id) AS history"
+            " FROM postroom_jobs"
         )
         found = {row["uuid"]: Job(**(dict(row) | {"alone": bool(row["alone"])})) for row in rows}
         assert found == self.model.jobs
 
     @invariant()
     def the_counts_are_what_can_be_counted(self) -> None:
-        rows = self.database.read("SELECT * FROM task_counts")
+        rows = self.database.read("SELECT * FROM postroom_task_counts")
         kept = {(row["task"], state): row[state] for row in rows for state in STATES if row[state]}
         assert kept == Counter((job.task, job.state) for job in self.model.jobs.values())
 
     @invariant()
     def what_came_in_and_has_not_ended_is_live(self) -> None:
         rows = self.database.read(
-            "SELECT task, SUM(enqueued - done - failed - cancelled) AS n FROM job_minutes GROUP BY task"
+            "SELECT task, SUM(enqueued - done - failed - cancelled) AS n FROM postroom_job_minutes GROUP BY task"
         )
         live = Counter(job.task for job in self.model.having(*jobs.LIVE))
         assert {row["task"]: row["n"] for row in rows if row["n"]} == live

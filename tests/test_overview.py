@@ -25,7 +25,7 @@ def queue(queue: Queue) -> Queue:
 
 def join(queue: Queue, instance: str, threads: int, state: str = "running") -> None:
     row = (instance, 1, threads, state, 0, NOW)
-    queue.database.write(lambda c: c.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row))
+    queue.database.write(lambda c: c.execute("INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row))
 
 
 def add(queue: Queue, *uuids: str, timeout_s: float | None = 60, priority: float = 0) -> None:
@@ -54,7 +54,7 @@ def test_an_idle_queue_is_well(queue: Queue) -> None:
 def test_without_a_consumer_jobs_are_accepted_and_wait(queue: Queue, state: str) -> None:
     queue.database.write(
         lambda c: c.execute(
-            "UPDATE instances SET threads = ?, state = ?", (0 if state == "running" else 2, state)
+            "UPDATE postroom_instances SET threads = ?, state = ?", (0 if state == "running" else 2, state)
         )
     )
     (sentence,) = health(queue, 0)
@@ -108,7 +108,7 @@ def test_a_job_that_waits_for_a_worker_is_no_trouble(queue: Queue) -> None:
 
 def test_a_job_that_waits_for_a_suspect_is_no_trouble_until_that_is_overdue(queue: Queue) -> None:
     add(queue, "bad 1", "good 1", timeout_s=900)
-    queue.database.write(lambda c: c.execute("UPDATE jobs SET deaths = 2 WHERE uuid = 'bad 1'"))
+    queue.database.write(lambda c: c.execute("UPDATE postroom_jobs SET deaths = 2 WHERE uuid = 'bad 1'"))
     start(queue, "Worker-1")
     assert health(queue, 900) == []
     (sentence,) = health(queue, 901)
@@ -177,7 +177,7 @@ def test_the_queue_counts_every_state_and_names_the_instances(queue: Queue) -> N
 def test_the_oldest_ready_job_is_found_among_all_priorities(queue: Queue) -> None:
     assert overview.oldest_ready_age_s(queue.database, NOW) is None
     add(queue, "a 1", priority=-5)
-    queue.database.write(lambda c: c.execute("UPDATE jobs SET ready_at = ?", (NOW - 90,)))
+    queue.database.write(lambda c: c.execute("UPDATE postroom_jobs SET ready_at = ?", (NOW - 90,)))
     add(queue, "b 1", "b 2", priority=5)
     add(queue, "c 1")
     assert overview.oldest_ready_age_s(queue.database, NOW) == 90
@@ -190,7 +190,7 @@ def test_a_job_shows_its_holder_state_progress_and_result(rig: Rig) -> None:
     result = rig.huey.task(name="give")(lambda value: value)({"n": (1, 2)})
     rig.run_all()
     progress = json.dumps({"done": 1, "total": 2, "note": None})
-    rig.database.write(lambda c: c.execute("UPDATE jobs SET progress = ?", (progress,)))
+    rig.database.write(lambda c: c.execute("UPDATE postroom_jobs SET progress = ?", (progress,)))
     seen = rig.huey.job(result.id)
     assert (seen["id"], seen["state"], seen["attempt"], seen["deaths"]) == (result.id, "done", 1, 0)
     assert (seen["result"], seen["progress"]["total"], seen["error"]) == ({"n": (1, 2)}, 2, None)
@@ -227,7 +227,7 @@ def test_the_operator_sees_arguments_and_each_attempt_with_its_traceback(rig: Ri
 
 def test_a_job_that_cannot_be_read_is_shown_with_the_reason(rig: Rig) -> None:
     result = rig.huey.task(name="give")(lambda: None)()
-    rig.database.write(lambda c: c.execute("UPDATE jobs SET payload = X'00'"))
+    rig.database.write(lambda c: c.execute("UPDATE postroom_jobs SET payload = X'00'"))
     seen = rig.huey.details(result.id)
     assert (seen["args"], seen["state"]) == (None, "ready")
     assert seen["undecodable"]
@@ -236,7 +236,7 @@ def test_a_job_that_cannot_be_read_is_shown_with_the_reason(rig: Rig) -> None:
 def test_jobs_are_listed_newest_first_by_state_and_task(rig: Rig) -> None:
     give, other = (rig.huey.task(name=name)(lambda: None) for name in ("give", "other"))
     uuids = [give().id, other().id, give().id]
-    name = rig.rows("SELECT task FROM jobs")[0][0]
+    name = rig.rows("SELECT task FROM postroom_jobs")[0][0]
     assert [job["uuid"] for job in rig.huey.list_jobs("ready")] == uuids[::-1]
     assert [job["uuid"] for job in rig.huey.list_jobs("ready", task=name)] == [uuids[2], uuids[0]]
     assert [job["uuid"] for job in rig.huey.list_jobs("ready", limit=1)] == [uuids[2]]
@@ -356,7 +356,7 @@ def test_the_process_is_replaced_when_nobody_can_work_any_more(
     hang = rig.huey.task(name="hang", timeout=0.01)(lambda: go.wait(PATIENCE_S) and None)
     for _ in range(hanging):
         hang()
-    rig.database.write(lambda c: c.execute("UPDATE jobs SET deaths = ?", (deaths,)))
+    rig.database.write(lambda c: c.execute("UPDATE postroom_jobs SET deaths = ?", (deaths,)))
     with rig.consuming(workers=2) as consumer:
         consumer.recycle = lambda: asked.append(consumer._recycling)
         until(lambda: len(consumer.overdue()) == hanging)

@@ -134,7 +134,7 @@ def test_each_job_of_a_batch_has_the_progress_of_the_call(rig: Rig) -> None:
 
     rig.huey.batch_task(every_s=0, name="batch")(body).map(range(4))
     rig.run_next()
-    kept = [json.loads(text)["done"] for (text,) in rig.rows("SELECT progress FROM jobs")]
+    kept = [json.loads(text)["done"] for (text,) in rig.rows("SELECT progress FROM postroom_jobs")]
     assert kept == [2, 2, 2, 2]
 
 

@@ -67,7 +67,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def test_three_hundred_subscriptions_from_one_client_are_twenty(app: Flask, client: Browser) -> None:
     answers = Counter(subscribe(client, f"reader{number}@example.com") for number in range(300))
-    (mails,) = database.read_one("SELECT count(*) FROM emails") or ()
+    (mails,) = database.read_one("SELECT count(*) FROM postroom_emails") or ()
     assert answers == {201: 20, 429: 280}
     assert mails == 20
 
@@ -79,7 +79,7 @@ def test_however_many_clients_ask_for_one_address_it_gets_one_mail(app: Flask, c
         for host in range(50)
         for spelling in ("cleo@example.com", "Cleo@Example.com ")
     )
-    (mails,) = database.read_one("SELECT count(*) FROM emails") or ()
+    (mails,) = database.read_one("SELECT count(*) FROM postroom_emails") or ()
     assert (answers[201], mails) == (5, 1)
 
 

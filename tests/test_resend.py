@@ -133,7 +133,7 @@ def test_redirect_is_not_followed(server: ResendServer) -> None:
             email_id = add()
             with pytest.raises(LaneClosedError):
                 deliver(email_id, JOB)
-            database.write(lambda connection: connection.execute("DELETE FROM emails").rowcount)
+            database.write(lambda connection: connection.execute("DELETE FROM postroom_emails").rowcount)
         assert elsewhere.requests == []
 
 
@@ -240,7 +240,7 @@ def test_key_is_shown_to_nobody(app: Flask, server: ResendServer, caplog: pytest
     with pytest.raises(NotSentError) as refused:
         app.extensions["transport"].probe()
     seen += [str(refused.value), repr(refused.value.reply), caplog.text]
-    seen += [repr(tuple(found)) for found in database.read("SELECT * FROM email_attempts")]
+    seen += [repr(tuple(found)) for found in database.read("SELECT * FROM postroom_email_attempts")]
     assert row(email_id)["words"] == "id who is ***?"
     assert KEY not in "\n".join(seen)
 

@@ -227,7 +227,7 @@ def test_held_mail_is_unknown_once_resend_may_have_forgotten_it(server: ResendSe
     email_id = add("hold")
     with pytest.raises(TryLaterError):
         deliver(email_id, JOB)
-    sql = "UPDATE emails SET maybe_sent_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-24 hours')"
+    sql = "UPDATE postroom_emails SET maybe_sent_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-24 hours')"
     database.write(lambda connection: connection.execute(sql).rowcount)
     with pytest.raises(UnknownOutcomeError):
         deliver(email_id, JOB)
@@ -241,7 +241,7 @@ def test_other_content_under_a_key_that_was_used_is_refused_and_not_sent(server:
     with pytest.raises(TryLaterError):
         deliver(email_id, JOB)
     changed = source("another subject")
-    sql = "UPDATE emails SET message = ? WHERE id = ?"
+    sql = "UPDATE postroom_emails SET message = ? WHERE id = ?"
     database.write(lambda connection: connection.execute(sql, (changed, email_id)).rowcount)
     with pytest.raises(UnknownOutcomeError, match="invalid_idempotent_request"):
         deliver(email_id, JOB)

@@ -131,7 +131,7 @@ def test_a_job_that_died_too_often_may_be_redriven_and_is_no_suspect_any_more(ri
 
 def test_a_redrive_of_ten_thousand_is_one_commit(rig: Rig, fickle: Any) -> None:
     sql = (
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO jobs"
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO postroom_jobs"
         " (uuid, task, payload, state, enqueued_at, finished_at, error)"
         " SELECT i, 't', X'', 'failed', 1, 1, 'e' FROM n"
     )
@@ -145,10 +145,13 @@ def test_a_redrive_of_ten_thousand_is_one_commit(rig: Rig, fickle: Any) -> None:
 @pytest.mark.parametrize(
     ("which", "step"),
     [
-        ({"uuid": "one"}, r"SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 \(uuid=\?\)"),
-        ({"task": "fickle"}, r"SEARCH jobs USING INDEX jobs_failed_by_task \(task=\?\)"),
-        ({"uuid": "one", "task": "fickle"}, r"SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 \(uuid=\?\)"),
-        ({}, r"SCAN jobs USING INDEX jobs_failed"),
+        ({"uuid": "one"}, r"SEARCH postroom_jobs USING INDEX sqlite_autoindex_postroom_jobs_1 \(uuid=\?\)"),
+        ({"task": "fickle"}, r"SEARCH postroom_jobs USING INDEX postroom_jobs_failed_by_task \(task=\?\)"),
+        (
+            {"uuid": "one", "task": "fickle"},
+            r"SEARCH postroom_jobs USING INDEX sqlite_autoindex_postroom_jobs_1 \(uuid=\?\)",
+        ),
+        ({}, r"SCAN postroom_jobs USING INDEX postroom_jobs_failed"),
     ],
 )
 def test_a_redrive_walks_no_further_along_the_shelf_than_it_must(
@@ -160,7 +163,7 @@ def test_a_redrive_walks_no_further_along_the_shelf_than_it_must(
         connection.set_trace_callback(asked.append)
         shelf.redrive(connection, 1.0, **which)
         connection.set_trace_callback(None)
-        (update,) = [sql for sql in asked if sql.startswith("UPDATE jobs")]
+        (update,) = [sql for sql in asked if sql.startswith("UPDATE postroom_jobs")]
         return " | ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {update}"))
 
     assert re.fullmatch(step, rig.database.write(plan))
@@ -195,7 +198,7 @@ def test_a_chord_whose_member_is_cancelled_fires_without_it(rig: Rig, give: Any)
     gather = rig.huey.task(name="gather")(lambda values: gathered.extend(list(values)))
     rig.huey.enqueue(chord([give.s(1), give.s(2, delay=3600), give.s(3)], gather.s()))
     rig.run_all()
-    (uuid,) = [row[0] for row in rig.rows("SELECT uuid FROM jobs WHERE state = 'scheduled'")]
+    (uuid,) = [row[0] for row in rig.rows("SELECT uuid FROM postroom_jobs WHERE state = 'scheduled'")]
     assert rig.huey.cancel(uuid)
     rig.run_all()
     assert gathered == [1, SKIPPED, 3]
@@ -206,7 +209,7 @@ def test_a_sleeping_worker_wakes_for_the_chord_of_a_cancelled_member(rig: Rig, g
     gather = rig.huey.task(name="gather")(lambda values: fired.set())
     rig.huey.enqueue(chord([give.s(2, delay=3600)], gather.s()))
     with rig.consuming():
-        rig.huey.cancel(rig.rows("SELECT uuid FROM jobs")[0][0])
+        rig.huey.cancel(rig.rows("SELECT uuid FROM postroom_jobs")[0][0])
         assert fired.wait(PATIENCE_S)
 
 
@@ -214,14 +217,14 @@ def test_a_chord_hears_of_the_end_of_a_pipeline_that_is_cancelled(rig: Rig, give
     gathered: list[Any] = []
     gather = rig.huey.task(name="gather")(lambda values: gathered.extend(list(values)))
     rig.huey.enqueue(chord([give.s(1).then(give)], gather.s()))
-    rig.huey.cancel(rig.rows("SELECT uuid FROM jobs")[0][0])
+    rig.huey.cancel(rig.rows("SELECT uuid FROM postroom_jobs")[0][0])
     rig.run_all()
     assert gathered == [SKIPPED]
 
 
 def test_a_job_that_cannot_be_read_can_be_cancelled(rig: Rig, give: Any) -> None:
     result = give(1)
-    rig.database.write(lambda connection: connection.execute("UPDATE jobs SET payload = X'00'"))
+    rig.database.write(lambda connection: connection.execute("UPDATE postroom_jobs SET payload = X'00'"))
     assert rig.huey.cancel(result.id)
     assert rig.states() == {"cancelled": 1}
 
@@ -246,7 +249,9 @@ def test_a_failed_job_can_be_taken_off_the_shelf_with_its_history(rig: Rig, fick
     result = fickle()
     rig.run_all()
     assert rig.huey.delete_failed(result.id)
-    assert rig.rows("SELECT (SELECT COUNT(*) FROM jobs), (SELECT COUNT(*) FROM attempts)") == [(0, 0)]
+    assert rig.rows(
+        "SELECT (SELECT COUNT(*) FROM postroom_jobs), (SELECT COUNT(*) FROM postroom_attempts)"
+    ) == [(0, 0)]
 
 
 def test_only_failed_jobs_can_be_taken_away(rig: Rig, give: Any) -> None:
@@ -277,7 +282,7 @@ def test_the_whole_shelf_is_emptied_in_small_batches(
     with rig.commits() as count:
         assert rig.huey.delete_all_failed() == 7
         assert count() == 4
-    assert (rig.states(), rig.rows("SELECT COUNT(*) FROM attempts")) == ({"done": 1}, [(0,)])
+    assert (rig.states(), rig.rows("SELECT COUNT(*) FROM postroom_attempts")) == ({"done": 1}, [(0,)])
 
 
 def test_one_tasks_failed_jobs_are_deleted_and_no_others(rig: Rig) -> None:
@@ -306,7 +311,7 @@ def test_what_fails_while_the_shelf_is_emptied_stays(rig: Rig) -> None:
 def test_the_last_pause_of_a_task_counts(rig: Rig) -> None:
     rig.huey.pause("mail", seconds=60)
     rig.huey.pause("mail", reason="for good")
-    assert rig.rows("SELECT * FROM pauses") == [("mail", "for good", None)]
+    assert rig.rows("SELECT * FROM postroom_pauses") == [("mail", "for good", None)]
     assert [rig.huey.resume("mail"), rig.huey.resume("mail")] == [True, False]
 
 
@@ -321,7 +326,7 @@ def test_verbs_inside_a_transaction_are_kept_or_thrown_away_with_it(rig: Rig, gi
 
     with pytest.raises(sqlite3.IntegrityError):
         undone()
-    assert (rig.states(), rig.rows("SELECT * FROM pauses")) == ({"ready": 1}, [])
+    assert (rig.states(), rig.rows("SELECT * FROM postroom_pauses")) == ({"ready": 1}, [])
 
 
 def test_flushing_a_state_leaves_the_others(rig: Rig, give: Any) -> None:

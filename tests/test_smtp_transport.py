@@ -49,7 +49,7 @@ def again(email_id: int) -> Email:
 
 
 def row(email: Email) -> sqlite3.Row:
-    found = database.read_one("SELECT * FROM emails WHERE id = ?", (email.id,))
+    found = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email.id,))
     assert found is not None
     return found
 
@@ -145,7 +145,7 @@ def test_mail_that_was_cancelled_meanwhile_is_not_sent_and_its_connection_closed
     sink: SmtpSink, transport: SmtpTransport
 ) -> None:
     email = add()
-    database.write(lambda connection: connection.execute("UPDATE emails SET state = 'cancelled'"))
+    database.write(lambda connection: connection.execute("UPDATE postroom_emails SET state = 'cancelled'"))
     transport.deliver(email)
     assert sink.wait_for_goodbye()
     assert sink.verbs() == ["ehlo", "mail", "rcpt", "data"]

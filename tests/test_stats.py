@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,10 +15,10 @@ from app.database import Database
 from tasks.engine import stats
 from tasks.engine.arrivals import NewJob
 from tasks.engine.jobs import Ending
-from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST, create_queue, keep_numbers, migrations
+from tasks.engine.schema import LAST_RUNS, RUN_MS_MOST
 from tests import queue_rig
 from tests.engine_rig import Rig
-from tests.queue_rig import Queue, queue_in
+from tests.queue_rig import Queue
 from tests.still_clock import NOW, stop_the_clock
 
 MINUTE = int(NOW // 60)
@@ -91,7 +90,7 @@ def test_what_comes_in_and_what_ends_is_counted_once(rig: Rig, give: Any, fail: 
 def test_a_job_under_an_id_that_is_live_is_not_counted_again(rig: Rig, queue: Queue) -> None:
     queue.insert("a")
     queue.insert("a", "b")
-    assert queue.all("SELECT SUM(enqueued) FROM job_minutes") == [(2,)]
+    assert queue.all("SELECT SUM(enqueued) FROM postroom_job_minutes") == [(2,)]
 
 
 def test_a_retry_is_no_end_and_no_arrival(rig: Rig, fail: Any) -> None:
@@ -139,9 +138,9 @@ def test_a_stale_owners_end_is_not_counted(queue: Queue) -> None:
     queue.free("i1")
     owner = queue.claim_one("i2")
     assert not queue.finish(stale, Ending("done"))
-    assert queue.all("SELECT SUM(done), SUM(run_ms_max) FROM job_minutes") == [(0, 0)]
+    assert queue.all("SELECT SUM(done), SUM(run_ms_max) FROM postroom_job_minutes") == [(0, 0)]
     assert queue.finish(owner, Ending("done"))
-    assert queue.all("SELECT SUM(done) FROM job_minutes") == [(1,)]
+    assert queue.all("SELECT SUM(done) FROM postroom_job_minutes") == [(1,)]
 
 
 def test_the_numbers_are_rolled_back_with_what_they_count(rig: Rig, give: Any) -> None:
@@ -363,55 +362,10 @@ def tables_read(database: Database, look: Any) -> set[str]:
 
 def test_no_number_is_found_by_looking_at_jobs(rig: Rig, give: Any) -> None:
     give()
-    assert tables_read(rig.database, lambda: rig.huey.job("x")) == {"jobs"}
+    assert tables_read(rig.database, lambda: rig.huey.job("x")) == {"postroom_jobs"}
     # "" stands for a table that is only counted, of which there must be none.
-    assert tables_read(rig.database, rig.huey.stats) == {"task_counts", "past_minutes", "job_minutes"}
-
-
-# An older file
-
-
-def test_a_file_without_numbers_gets_them_counted(tmp_path: Path) -> None:
-    path = tmp_path / "queue.db"
-    connection = sqlite3.connect(path)
-    from sqlite_utils import Database as Tables
-    from sqlite_utils import Migrations
-
-    older = Migrations("engine")
-    older()(create_queue)
-    older.apply(Tables(connection))
-    for uuid, task, state in (
-        ("a", "t", "ready"),
-        ("b", "t", "ready"),
-        ("c", "t", "done"),
-        ("d", "u", "ready"),
-    ):
-        connection.execute(
-            "INSERT INTO jobs (uuid, task, payload, state, enqueued_at, finished_at) VALUES (?, ?, '{}', ?, 1, ?)",
-            (uuid, task, state, 1 if state == "done" else None),
-        )
-    connection.commit()
-    connection.close()
-    with queue_in(tmp_path) as queue:
-        assert queue.counts_are_true()
-        assert queue.claim_one().uuid == "a"
-        ready = {one["task"]: one["ready"] for one in stats.gather(queue.database, NOW, 60)["tasks"]}
-        assert ready == {"t": 1, "u": 1}
-    assert migrations.are_applied(sqlite3.connect(path))
-
-
-def test_a_file_whose_bulk_was_counted_apart_is_counted_by_who_inserts(tmp_path: Path) -> None:
-    from sqlite_utils import Database as Tables
-    from sqlite_utils import Migrations
-
-    older = Migrations("engine")
-    older()(create_queue), older()(keep_numbers)
-    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
-        older.apply(Tables(connection))
-        connection.execute("CREATE TABLE counted_apart (id INTEGER PRIMARY KEY)")
-        connection.commit()
-    with queue_in(tmp_path) as queue:
-        queue.insert("a", "b")
-        queue.insert("c")
-        assert queue.all("SELECT task, ready, now_enqueued FROM task_counts") == [("a_task", 3, 3)]
-        assert queue.all("SELECT 1 FROM sqlite_schema WHERE name IN ('counted_apart', 'jobs_inserted')") == []
+    assert tables_read(rig.database, rig.huey.stats) == {
+        "postroom_task_counts",
+        "postroom_past_minutes",
+        "postroom_job_minutes",
+    }

@@ -30,7 +30,7 @@ EMAIL = "cleo@example.com"
 
 def mails() -> list[tuple[str, str, int, str]]:
     """Return (address, template, priority, policy) of every mail of the ledger."""
-    rows = database.read("SELECT to_address, template, priority, policy FROM emails ORDER BY id")
+    rows = database.read("SELECT to_address, template, priority, policy FROM postroom_emails ORDER BY id")
     return [tuple(row) for row in rows]
 
 
@@ -41,7 +41,7 @@ def rows_of(table: str) -> int:
 
 
 def states() -> dict[str, str]:
-    rows = database.read("SELECT to_address, state FROM emails WHERE template = 'book_alert'")
+    rows = database.read("SELECT to_address, state FROM postroom_emails WHERE template = 'book_alert'")
     return {row["to_address"]: row["state"] for row in rows}
 
 
@@ -101,18 +101,18 @@ def test_another_mail_goes_once_the_link_of_the_first_has_expired(app: Flask) ->
 def test_a_mail_that_never_came_may_be_asked_for_again(app: Flask) -> None:
     subscriptions.ask_to_confirm(EMAIL, "Mystery")
     subscriptions.ask_to_confirm(EMAIL, "Mystery")
-    (first,) = database.read("SELECT id FROM emails")
+    (first,) = database.read("SELECT id FROM postroom_emails")
     ledger.mark_failed(first["id"], Reply("rcpt", 550, "5.7.1", "not today"))
     subscriptions.ask_to_confirm(EMAIL, "Mystery")
     subscriptions.ask_to_confirm(EMAIL, "Mystery")
-    states = [row["state"] for row in database.read("SELECT state FROM emails ORDER BY id")]
+    states = [row["state"] for row in database.read("SELECT state FROM postroom_emails ORDER BY id")]
     assert states == ["failed", "queued"]
 
 
 def test_the_mail_is_not_tried_longer_than_its_link_is_good(app: Flask) -> None:
     change_settings(app, confirm_ttl_s=3600)
     subscriptions.ask_to_confirm(EMAIL, "Mystery")
-    row = database.read_one("SELECT expires_at FROM emails")
+    row = database.read_one("SELECT expires_at FROM postroom_emails")
     assert row is not None
     assert datetime.fromisoformat(row["expires_at"]) <= datetime.now(UTC) + timedelta(seconds=3600)
 
@@ -123,7 +123,7 @@ def test_a_full_queue_keeps_neither_subscription_nor_mail(app: Flask) -> None:
     with pytest.raises(QueueFullError):
         subscriptions.ask_to_confirm(EMAIL, "Mystery")
     assert catalogue.subscriptions_of(EMAIL, "pending") == []
-    assert (rows_of("subscriptions"), rows_of("emails")) == (1, 1)
+    assert (rows_of("subscriptions"), rows_of("postroom_emails")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_is_refused_is_named_and_leaves_nothing(email: str, genre: str, fie
     with pytest.raises(InvalidInputError) as refused:
         subscriptions.ask_to_confirm(email, genre)
     assert refused.value.field == field
-    assert (rows_of("subscriptions"), rows_of("emails")) == (0, 0)
+    assert (rows_of("subscriptions"), rows_of("postroom_emails")) == (0, 0)
 
 
 def test_an_address_that_only_the_mail_side_refuses_is_named_too_and_leaves_nothing(

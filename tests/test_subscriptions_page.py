@@ -51,7 +51,7 @@ def unsubscribe_path(reader: Subscription) -> str:
 
 def everything() -> list[list[tuple[object, ...]]]:
     """Return all that a page might have changed."""
-    tables = ("subscriptions", "suppressions", "emails", "jobs")
+    tables = ("subscriptions", "postroom_suppressions", "postroom_emails", "postroom_jobs")
     return [[tuple(row) for row in database.read(f"SELECT * FROM {table}")] for table in tables]
 
 

@@ -114,7 +114,7 @@ def test_all_workers_go_on_when_a_suspect_has_ended(rig: Rig) -> None:
     suspect = rig.huey.task(name="suspect")(lambda: None)()
     together = rig.huey.task(name="together")(lambda n: met.wait() and None)
     rig.database.write(
-        lambda c: c.execute("UPDATE jobs SET deaths = 2, priority = 9 WHERE uuid = ?", (suspect.id,))
+        lambda c: c.execute("UPDATE postroom_jobs SET deaths = 2, priority = 9 WHERE uuid = ?", (suspect.id,))
     )
     for n in range(3):
         together(n)
@@ -132,7 +132,9 @@ def test_workers_that_wait_for_a_suspect_go_on_when_it_is_cancelled(rig: Rig) ->
         rig.huey.pause()
         suspect = rig.huey.task(name="suspect")(lambda: None)()
         rig.huey.task(name="next")(ran.set)()
-        rig.database.write(lambda c: c.execute("UPDATE jobs SET deaths = 2 WHERE uuid = ?", (suspect.id,)))
+        rig.database.write(
+            lambda c: c.execute("UPDATE postroom_jobs SET deaths = 2 WHERE uuid = ?", (suspect.id,))
+        )
         rig.huey.resume()
         assert rig.huey.cancel(suspect.id)
         assert ran.wait(PATIENCE_S)

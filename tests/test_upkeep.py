@@ -20,7 +20,7 @@ from tests.queue_rig import NOW, Queue, count_anew, queue_in
 AGES = Ages(result_s=100, done_s=200, failed_s=300)
 ROWS = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
-INSERT INTO jobs (uuid, task, payload, state, enqueued_at, finished_at, run_at, instance, result, error)
+INSERT INTO postroom_jobs (uuid, task, payload, state, enqueued_at, finished_at, run_at, instance, result, error)
 SELECT :state || ' ' || :at || ' ' || i, 't', X'7b7d', :state, 1,
     CASE WHEN :state IN ('done', 'failed', 'cancelled') THEN :at END,
     CASE WHEN :state = 'scheduled' THEN :at END, CASE WHEN :state = 'running' THEN 'i1' END,
@@ -45,7 +45,7 @@ def prune_all(queue: Queue, ages: Ages = AGES) -> None:
         pass
 
 
-def count(queue: Queue, table: str = "jobs") -> int:
+def count(queue: Queue, table: str = "postroom_jobs") -> int:
     return int(queue.all(f"SELECT COUNT(*) FROM {table}")[0][0])
 
 
@@ -79,7 +79,7 @@ def test_a_result_goes_before_its_job_when_its_age_is_shorter(queue: Queue) -> N
     fill(queue, 2, "done", 101)
     fill(queue, 3, "done", 100)
     prune_all(queue)
-    assert queue.all("SELECT COUNT(*), COUNT(result) FROM jobs") == [(5, 3)]
+    assert queue.all("SELECT COUNT(*), COUNT(result) FROM postroom_jobs") == [(5, 3)]
 
 
 def test_a_result_lives_no_longer_than_its_job(queue: Queue) -> None:
@@ -92,7 +92,7 @@ def test_beyond_ten_thousand_done_jobs_the_oldest_go_after_an_hour(queue: Queue)
     fill(queue, 700, "done", KEEP_DONE_S + 2)
     fill(queue, KEEP_DONE_ROWS, "done", KEEP_DONE_S + 1)
     prune_all(queue, Ages())
-    assert queue.all("SELECT COUNT(*), MIN(finished_at) FROM jobs") == [
+    assert queue.all("SELECT COUNT(*), MIN(finished_at) FROM postroom_jobs") == [
         (KEEP_DONE_ROWS, NOW - KEEP_DONE_S - 1)
     ]
 
@@ -105,10 +105,10 @@ def test_within_the_hour_as_many_are_kept_as_there_are(queue: Queue) -> None:
 
 def test_the_history_goes_with_its_job(queue: Queue) -> None:
     fill(queue, 1, "failed", 1000)
-    note = "INSERT INTO attempts SELECT id, 1, 'error', 1, 1, 'E: e', NULL FROM jobs"
+    note = "INSERT INTO postroom_attempts SELECT id, 1, 'error', 1, 1, 'E: e', NULL FROM postroom_jobs"
     queue.database.write(lambda connection: connection.execute(note))
     prune_all(queue)
-    assert count(queue, "attempts") == 0
+    assert count(queue, "postroom_attempts") == 0
 
 
 # What Huey keeps beside
@@ -119,18 +119,18 @@ def test_a_value_goes_when_it_has_expired_and_one_without_an_end_stays(queue: Qu
         values = (key, b"1", expires_at)
         queue.database.write(
             lambda c, values=values: c.execute(
-                "INSERT INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)", values
+                "INSERT INTO postroom_huey_data (key, value, expires_at) VALUES (?, ?, ?)", values
             )
         )
     prune_all(queue)
-    assert queue.all("SELECT key FROM huey_data ORDER BY key") == [("flag",), ("later",), ("now",)]
+    assert queue.all("SELECT key FROM postroom_huey_data ORDER BY key") == [("flag",), ("later",), ("now",)]
 
 
 def test_a_pause_that_is_over_goes_and_others_stay(queue: Queue) -> None:
     for task, until_at in [("over", NOW - 1), ("on", NOW + 1), ("endless", None)]:
         queue.database.write(lambda c, task=task, until_at=until_at: shelf.pause(c, task, "a rest", until_at))
     prune_all(queue)
-    assert queue.all("SELECT task FROM pauses ORDER BY task") == [("endless",), ("on",)]
+    assert queue.all("SELECT task FROM postroom_pauses ORDER BY task") == [("endless",), ("on",)]
 
 
 def test_a_chord_that_waits_keeps_its_parts_for_weeks(queue: Queue) -> None:
@@ -142,15 +142,15 @@ def test_a_chord_that_waits_keeps_its_parts_for_weeks(queue: Queue) -> None:
 def test_a_chord_that_has_fired_goes_after_a_week_with_its_parts(queue: Queue) -> None:
     queue.add_part(ChordPart("chord", 1, 0, b"only"))
     prune(queue, now=NOW + 7 * 24 * 3600)
-    assert count(queue, "chords") == 1
+    assert count(queue, "postroom_chords") == 1
     prune(queue, now=NOW + 7 * 24 * 3600 + 1)
-    assert (count(queue, "chords"), count(queue, "chord_parts")) == (0, 0)
+    assert (count(queue, "postroom_chords"), count(queue, "postroom_chord_parts")) == (0, 0)
 
 
 def test_a_chord_whose_last_member_never_came_goes_after_a_year(queue: Queue) -> None:
     queue.add_part(ChordPart("chord", 2, 0, b"first"))
     prune(queue, now=NOW + 366 * 24 * 3600)
-    assert (count(queue, "chords"), count(queue, "chord_parts")) == (0, 0)
+    assert (count(queue, "postroom_chords"), count(queue, "postroom_chord_parts")) == (0, 0)
 
 
 # The numbers
@@ -160,7 +160,7 @@ MINUTE = int(NOW // 60)
 
 def add_minutes(queue: Queue, *minutes: int, task: str = "t") -> None:
     rows = [(minute, task) for minute in minutes]
-    sql = "INSERT INTO past_minutes VALUES (?, ?, 1, 1, 0, 0, 0, 0, 0)"
+    sql = "INSERT INTO postroom_past_minutes VALUES (?, ?, 1, 1, 0, 0, 0, 0, 0)"
     queue.database.write(lambda connection: connection.executemany(sql, rows))
 
 
@@ -168,13 +168,13 @@ def test_the_numbers_of_a_minute_go_after_a_day_and_an_hour(queue: Queue) -> Non
     add_minutes(queue, MINUTE - 25 * 60 - 1, MINUTE - 25 * 60, MINUTE - 1)
     prune_all(queue)
     kept = [(MINUTE - 25 * 60,), (MINUTE - 1,)]
-    assert queue.all("SELECT minute FROM past_minutes ORDER BY minute") == kept
+    assert queue.all("SELECT minute FROM postroom_past_minutes ORDER BY minute") == kept
 
 
 def test_the_numbers_of_minutes_that_a_wrong_clock_made_go_too(queue: Queue) -> None:
     add_minutes(queue, MINUTE + 1, MINUTE + 365 * 24 * 60)
     prune_all(queue)
-    assert queue.all("SELECT minute FROM past_minutes") == [(MINUTE + 1,)]
+    assert queue.all("SELECT minute FROM postroom_past_minutes") == [(MINUTE + 1,)]
 
 
 def test_very_many_tasks_have_fewer_hours_of_numbers(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_very_many_tasks_have_fewer_hours_of_numbers(queue: Queue, monkeypatch: 
     for number in range(4):
         add_minutes(queue, *range(MINUTE - 5, MINUTE), task=f"t{number}")
     prune_all(queue)
-    assert queue.all("SELECT DISTINCT minute FROM past_minutes ORDER BY minute") == [
+    assert queue.all("SELECT DISTINCT minute FROM postroom_past_minutes ORDER BY minute") == [
         (MINUTE - 2,),
         (MINUTE - 1,),
     ]
@@ -190,12 +190,12 @@ def test_very_many_tasks_have_fewer_hours_of_numbers(queue: Queue, monkeypatch: 
 
 def add_tasks(queue: Queue, **minutes: int) -> None:
     """Add the counts of tasks without jobs, last heard of in a minute."""
-    sql = "INSERT INTO task_counts (task, minute) VALUES (?, ?)"
+    sql = "INSERT INTO postroom_task_counts (task, minute) VALUES (?, ?)"
     queue.database.write(lambda connection: connection.executemany(sql, list(minutes.items())))
 
 
 def tasks_counted(queue: Queue) -> list[str]:
-    return [name for (name,) in queue.all("SELECT task FROM task_counts ORDER BY task")]
+    return [name for (name,) in queue.all("SELECT task FROM postroom_task_counts ORDER BY task")]
 
 
 def test_a_task_without_jobs_is_forgotten_after_two_months_and_one_with_jobs_is_not(queue: Queue) -> None:
@@ -203,7 +203,7 @@ def test_a_task_without_jobs_is_forgotten_after_two_months_and_one_with_jobs_is_
     add_tasks(queue, gone=MINUTE - months - 1, rare=MINUTE - months)
     queue.insert("a")
     queue.database.write(
-        lambda connection: connection.execute("UPDATE task_counts SET minute = 1 WHERE ready")
+        lambda connection: connection.execute("UPDATE postroom_task_counts SET minute = 1 WHERE ready")
     )
     prune_all(queue)
     assert tasks_counted(queue) == ["a_task", "rare"]
@@ -223,7 +223,7 @@ def test_a_forgotten_task_is_counted_anew(queue: Queue) -> None:
     prune_all(queue)
     queue.insert("a")
     assert queue.finish(queue.claim_one(), jobs.Ending("done"))
-    assert queue.all("SELECT done, now_enqueued, now_done FROM task_counts") == [(1, 1, 1)]
+    assert queue.all("SELECT done, now_enqueued, now_done FROM postroom_task_counts") == [(1, 1, 1)]
 
 
 # The file

@@ -24,7 +24,8 @@ MAX_FOUND = 100
 def counts(states: Iterable[str] = STATES, up_to: int | None = None) -> dict[str, int]:
     """Count the mails in each state; none further than `up_to`, so that a long ledger costs no more than that."""
     sql = (
-        "SELECT value AS state, (SELECT COUNT(*) FROM (SELECT 1 FROM emails WHERE state = value LIMIT ?)) AS n"
+        "SELECT value AS state,"
+        " (SELECT COUNT(*) FROM (SELECT 1 FROM postroom_emails WHERE state = value LIMIT ?)) AS n"
         " FROM json_each(?)"
     )
     rows = database.read(sql, (-1 if up_to is None else up_to, json.dumps(list(states))))
@@ -44,7 +45,7 @@ def find(
         if value is not None:
             where.append(f"{column} = ?")
             values.append(value)
-    sql = f"SELECT {SHOWN} FROM emails WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+    sql = f"SELECT {SHOWN} FROM postroom_emails WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
     return [_with_attempts(row) for row in database.read(sql, (*values, limit))]
 
 
@@ -53,7 +54,7 @@ def details(email_id: int) -> dict[str, Any]:
 
     Raises: NotFoundError.
     """
-    row = database.read_one(f"SELECT {SHOWN} FROM emails WHERE id = ?", (email_id,))
+    row = database.read_one(f"SELECT {SHOWN} FROM postroom_emails WHERE id = ?", (email_id,))
     if row is None:
         raise NotFoundError(f"There is no mail number {email_id}.")
     return _with_attempts(row)
@@ -61,7 +62,7 @@ def details(email_id: int) -> dict[str, Any]:
 
 def _with_attempts(row: sqlite3.Row) -> dict[str, Any]:
     sql = (
-        "SELECT outcome, began_at, ended_at, stage, code, enhanced, words FROM email_attempts"
+        "SELECT outcome, began_at, ended_at, stage, code, enhanced, words FROM postroom_email_attempts"
         " WHERE email_id = ? ORDER BY rowid"
     )
     return dict(row) | {"attempts": [dict(attempt) for attempt in database.read(sql, (row["id"],))]}
@@ -104,7 +105,7 @@ def send_again(email_id: int, job: str) -> float:
             raise ConflictError(f"Mail {email_id} is not sent: {mail['to_address']} {reason}.")
         states = ("unknown", "failed", "suppressed", "cancelled")
         _move(email_id, AS_NEW, states, "sent again by the operator")
-        connection.execute("UPDATE emails SET job = ? WHERE id = ?", (job, email_id))
+        connection.execute("UPDATE postroom_emails SET job = ? WHERE id = ?", (job, email_id))
     return float(mail["priority"])
 
 

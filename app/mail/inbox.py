@@ -14,7 +14,10 @@ from typing import Literal
 from app.database import database
 from app.mail.attachments import Attached, AttachmentChangedError, complete
 
-SENT = "SELECT id, to_address, subject, message, attachments, sent_at FROM emails WHERE state = 'sent' AND "
+SENT = (
+    "SELECT id, to_address, subject, message, attachments, sent_at"
+    " FROM postroom_emails WHERE state = 'sent' AND "
+)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ class Lane:
 
 def find(name: str) -> Lane:
     """Return a lane; one that never had trouble has no row."""
-    row = database.read_one("SELECT * FROM mail_lanes WHERE name = ?", (name,))
+    row = database.read_one("SELECT * FROM postroom_mail_lanes WHERE name = ?", (name,))
     return _lane(row) if row else Lane(name, 0, 0.0, "")
 
 
 def find_all() -> list[Lane]:
     """Return every lane that has a row, by name."""
-    return [_lane(row) for row in database.read("SELECT * FROM mail_lanes ORDER BY name")]
+    return [_lane(row) for row in database.read("SELECT * FROM postroom_mail_lanes ORDER BY name")]
 
 
 def _lane(row: sqlite3.Row) -> Lane:
@@ -62,7 +62,7 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
         if reply.retry_after_s is not None:
             delay_s = min(max(delay_s, reply.retry_after_s), MAX_PAUSE_S)
         connection.execute(
-            "UPDATE mail_lanes SET faults = faults + 1, paused_until = ?, reason = ? WHERE name = ?",
+            "UPDATE postroom_mail_lanes SET faults = faults + 1, paused_until = ?, reason = ? WHERE name = ?",
             (moment + delay_s, str(reply), name),
         )
         return float(delay_s)
@@ -73,16 +73,16 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
 def note_success(name: str) -> None:
     """Forget the lane's faults: the next one starts with the shortest pause."""
     if find(name).faults:
-        sql = "UPDATE mail_lanes SET faults = 0, paused_until = 0, reason = '' WHERE name = ?"
+        sql = "UPDATE postroom_mail_lanes SET faults = 0, paused_until = 0, reason = '' WHERE name = ?"
         database.write(lambda connection: connection.execute(sql, (name,)))
 
 
 def open_all(now: float | None = None) -> bool:
     """End the pauses of all lanes; their faults stay counted until a mail has gone. False when none paused."""
     moment = time.time() if now is None else now
-    if database.read_one("SELECT 1 FROM mail_lanes WHERE paused_until > ?", (moment,)) is None:
+    if database.read_one("SELECT 1 FROM postroom_mail_lanes WHERE paused_until > ?", (moment,)) is None:
         return False
-    sql = "UPDATE mail_lanes SET paused_until = 0 WHERE paused_until > ?"
+    sql = "UPDATE postroom_mail_lanes SET paused_until = 0 WHERE paused_until > ?"
     return database.write(lambda connection: connection.execute(sql, (moment,)).rowcount > 0)
 
 
@@ -104,7 +104,7 @@ def take_token(name: str, per_minute: int, now: float | None = None) -> float:
         tokens = most if row["tokens"] is None else min(most, row["tokens"] + passed_s * per_second)
         wait_s = 0.0 if tokens > 1 - NEARLY else (1 - tokens) / per_second
         connection.execute(
-            "UPDATE mail_lanes SET tokens = ?, refilled_at = ? WHERE name = ?",
+            "UPDATE postroom_mail_lanes SET tokens = ?, refilled_at = ? WHERE name = ?",
             (tokens if wait_s else tokens - 1, moment, name),
         )
         return wait_s
@@ -113,6 +113,8 @@ def take_token(name: str, per_minute: int, now: float | None = None) -> float:
 
 
 def _row(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
-    connection.execute("INSERT OR IGNORE INTO mail_lanes (name) VALUES (?)", (name,))
-    row: sqlite3.Row = connection.execute("SELECT * FROM mail_lanes WHERE name = ?", (name,)).fetchone()
+    connection.execute("INSERT OR IGNORE INTO postroom_mail_lanes (name) VALUES (?)", (name,))
+    row: sqlite3.Row = connection.execute(
+        "SELECT * FROM postroom_mail_lanes WHERE name = ?", (name,)
+    ).fetchone()
     return row

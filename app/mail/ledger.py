@@ -84,7 +84,7 @@ def add(
 ) -> int | None:
     """Write a mail down as queued for the job of that uuid; None when its `dedup_key` is known already."""
     sql = (
-        "INSERT INTO emails (to_address, subject, template, message, message_id, job, dedup_key, priority,"
+        "INSERT INTO postroom_emails (to_address, subject, template, message, message_id, job, dedup_key, priority,"
         " policy, list_name, attachments, expires_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
     )
@@ -100,7 +100,7 @@ def add(
 def add_unsendable(template: str, to: str, reason: str, dedup_key: str | None = None) -> int | None:
     """Write down, as failed, a mail that cannot be made, so that it is seen; None when the key is known."""
     sql = (
-        "INSERT INTO emails"
+        "INSERT INTO postroom_emails"
         " (to_address, subject, template, message, dedup_key, state, stage, words, answered_at)"
         f" VALUES (?, '', ?, x'', ?, 'failed', 'render', ?, {NOW})"
         " ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
@@ -115,19 +115,19 @@ def _insert(sql: str, values: tuple[object, ...]) -> int | None:
 
 def id_of(dedup_key: str) -> int | None:
     """Return the mail of a key."""
-    row = database.read_one("SELECT id FROM emails WHERE dedup_key = ?", (dedup_key,))
+    row = database.read_one("SELECT id FROM postroom_emails WHERE dedup_key = ?", (dedup_key,))
     return row["id"] if row else None
 
 
 def known_keys(dedup_keys: Iterable[str]) -> set[str]:
     """Return those of the keys that have their mail."""
-    sql = "SELECT dedup_key FROM emails WHERE dedup_key IN (SELECT value FROM json_each(?))"
+    sql = "SELECT dedup_key FROM postroom_emails WHERE dedup_key IN (SELECT value FROM json_each(?))"
     return {row["dedup_key"] for row in database.read(sql, (json.dumps(list(dedup_keys)),))}
 
 
 def find(email_id: int) -> Email | None:
     """Return what delivery needs to know of a mail."""
-    row = database.read_one("SELECT * FROM emails WHERE id = ?", (email_id,))
+    row = database.read_one("SELECT * FROM postroom_emails WHERE id = ?", (email_id,))
     if row is None:
         return None
     return Email(
@@ -164,7 +164,7 @@ def _reply_of(row: sqlite3.Row) -> Reply | None:
 def mark_sending(email_id: int, job: str | None = None) -> bool:
     """queued -> sending: from here on the server may have it. Not for a job whose mail it is no more."""
     sql = (
-        f"UPDATE emails SET state = 'sending', sending_at = {NOW}"
+        f"UPDATE postroom_emails SET state = 'sending', sending_at = {NOW}"
         " WHERE id = ?1 AND state = 'queued' AND (?2 IS NULL OR job = ?2)"
     )
     return database.write(lambda connection: connection.execute(sql, (email_id, job)).rowcount == 1)
@@ -201,7 +201,7 @@ def mark_unknown(email_id: int, reply: Reply, began_at: datetime | None = None) 
 
 
 def _may_have_gone(connection: sqlite3.Connection, email_id: int) -> bool:
-    sql = "SELECT 1 FROM emails WHERE id = ? AND maybe_sent_at NOTNULL"
+    sql = "SELECT 1 FROM postroom_emails WHERE id = ? AND maybe_sent_at NOTNULL"
     return connection.execute(sql, (email_id,)).fetchone() is not None
 
 
@@ -232,14 +232,14 @@ def move(
         change += f", stage = ?, code = ?, enhanced = ?, words = ?, answered_at = {NOW}"
         heard = (reply.stage, reply.code, reply.enhanced, reply.words)
     marks = ", ".join("?" for _ in states)
-    sql = f"UPDATE emails SET {change} WHERE id = ? AND state IN ({marks})"
+    sql = f"UPDATE postroom_emails SET {change} WHERE id = ? AND state IN ({marks})"
     if connection.execute(sql, (*heard, email_id, *states)).rowcount == 0:
         return False
     if tried is not None:
         outcome, _, began_at = tried
         began = utc_text(began_at or datetime.now(UTC))
         connection.execute(
-            f"INSERT INTO email_attempts VALUES (?, ?, ?, {NOW}, ?, ?, ?, ?)",
+            f"INSERT INTO postroom_email_attempts VALUES (?, ?, ?, {NOW}, ?, ?, ?, ?)",
             (email_id, outcome, began, *heard),
         )
     return True
@@ -251,14 +251,15 @@ def move(
 def waiting_jobs() -> list[str]:
     """Return the jobs of the mails that wait, or are on their way."""
     return [
-        row["job"] for row in database.read("SELECT job FROM emails WHERE state IN ('queued', 'sending')")
+        row["job"]
+        for row in database.read("SELECT job FROM postroom_emails WHERE state IN ('queued', 'sending')")
     ]
 
 
 def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str) -> None:
     """queued -> failed or cancelled (as the job), but unknown if it may have been sent: no try follows."""
     rows = connection.execute(
-        "SELECT id, state, COALESCE(sending_at, maybe_sent_at) AS maybe_sent_at FROM emails"
+        "SELECT id, state, COALESCE(sending_at, maybe_sent_at) AS maybe_sent_at FROM postroom_emails"
         " WHERE job = ? AND state IN ('queued', 'sending')",
         (job,),
     ).fetchall()
@@ -275,7 +276,8 @@ def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str)
 def job_redriven(connection: sqlite3.Connection, job: str) -> None:
     """failed, cancelled -> queued: it was not sent, so it may be tried again."""
     connection.execute(
-        f"UPDATE emails SET {AS_NEW} WHERE job = ? AND state IN ('failed', 'cancelled') AND message_id NOTNULL",
+        f"UPDATE postroom_emails SET {AS_NEW}"
+        " WHERE job = ? AND state IN ('failed', 'cancelled') AND message_id NOTNULL",
         (job,),
     )
 
@@ -286,7 +288,7 @@ def job_redriven(connection: sqlite3.Connection, job: str) -> None:
 def forget_old(before: datetime, limit: int = 1000) -> int:
     """Delete mails that ended and are older than a moment; return how many, at most `limit`."""
     sql = (
-        "DELETE FROM emails WHERE id IN (SELECT id FROM emails WHERE created_at < ?"
+        "DELETE FROM postroom_emails WHERE id IN (SELECT id FROM postroom_emails WHERE created_at < ?"
         " AND state NOT IN ('queued', 'sending') ORDER BY created_at LIMIT ?)"
     )
     return database.write(lambda connection: connection.execute(sql, (utc_text(before), limit)).rowcount)

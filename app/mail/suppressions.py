@@ -24,14 +24,14 @@ class Suppression:
 def add(address: str, reason: str, list_name: str = EVERYTHING) -> None:
     """Send nothing to an address any more: of one list, or at all; the first reason stays."""
     values = (wire_address(address), list_name, reason)
-    sql = "INSERT OR IGNORE INTO suppressions (address, list_name, reason) VALUES (?, ?, ?)"
+    sql = "INSERT OR IGNORE INTO postroom_suppressions (address, list_name, reason) VALUES (?, ?, ?)"
     database.write(lambda connection: connection.execute(sql, values))
 
 
 def lift(address: str, list_name: str = EVERYTHING) -> bool:
     """Let mail go to an address again; False when nothing held it back."""
     sql, values = (
-        "DELETE FROM suppressions WHERE address = ? AND list_name = ?",
+        "DELETE FROM postroom_suppressions WHERE address = ? AND list_name = ?",
         (wire_address(address), list_name),
     )
     return database.write(lambda connection: connection.execute(sql, values).rowcount == 1)
@@ -40,14 +40,15 @@ def lift(address: str, list_name: str = EVERYTHING) -> bool:
 def reason_for(address: str, list_name: str = EVERYTHING) -> str | None:
     """Return why no mail (of that list) goes to an address as it stands in the ledger, or None if it may."""
     row = database.read_one(
-        "SELECT reason FROM suppressions WHERE address = ? AND list_name IN ('', ?)", (address, list_name)
+        "SELECT reason FROM postroom_suppressions WHERE address = ? AND list_name IN ('', ?)",
+        (address, list_name),
     )
     return row["reason"] if row else None
 
 
 def find(limit: int = 100) -> list[Suppression]:
     """Return the newest suppressions."""
-    rows = database.read("SELECT * FROM suppressions ORDER BY created_at DESC LIMIT ?", (limit,))
+    rows = database.read("SELECT * FROM postroom_suppressions ORDER BY created_at DESC LIMIT ?", (limit,))
     return [
         Suppression(
             row["address"], row["list_name"], row["reason"], datetime.fromisoformat(row["created_at"])

@@ -36,7 +36,7 @@ def _unknown() -> list[str]:
 
 def _refused(now: float) -> list[str]:
     yesterday = utc_text(datetime.fromtimestamp(now, UTC) - timedelta(days=1))
-    sql = "SELECT COUNT(*) FROM emails WHERE state = 'failed' AND answered_at > ?"
+    sql = "SELECT COUNT(*) FROM postroom_emails WHERE state = 'failed' AND answered_at > ?"
     count = database.read(sql, (yesterday,))[0][0]
     if not count:
         return []

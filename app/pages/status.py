@@ -53,4 +53,4 @@ def _database_troubles() -> list[str]:
 
 
 def _write_something(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE about SET value = value WHERE key = 'environment'")
+    connection.execute("UPDATE postroom_about SET value = value WHERE key = 'environment'")

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from app.errors import QueueFullError
 
 INSERT = (
-    "INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
+    "INSERT INTO postroom_jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uuid) DO NOTHING"
 )
 COUNT = """
-INSERT INTO task_counts (task, scheduled, ready, minute, now_enqueued) VALUES (?1, ?2, ?3, ?4, ?2 + ?3)
+INSERT INTO postroom_task_counts (task, scheduled, ready, minute, now_enqueued) VALUES (?1, ?2, ?3, ?4, ?2 + ?3)
 ON CONFLICT (task) DO UPDATE SET scheduled = scheduled + ?2, ready = ready + ?3, minute = ?4,
     now_enqueued = now_enqueued + ?2 + ?3
 """
@@ -50,7 +50,7 @@ def insert(
 
 def pending_count(connection: sqlite3.Connection) -> int:
     """Count the jobs that wait; costs the same at any depth."""
-    sql = "SELECT IFNULL(SUM(scheduled + ready), 0) FROM task_counts"
+    sql = "SELECT IFNULL(SUM(scheduled + ready), 0) FROM postroom_task_counts"
     return int(connection.execute(sql).fetchone()[0])
 
 
@@ -77,7 +77,7 @@ def _count(connection: sqlite3.Connection, inserted: Sequence[NewJob], now: floa
 
 
 def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
-    forget = "DELETE FROM jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
+    forget = "DELETE FROM postroom_jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
     return connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
         connection.execute(forget, (job.uuid,)).rowcount == 1
         and connection.execute(INSERT, _values(job, now)).rowcount == 1

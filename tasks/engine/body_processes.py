@@ -114,7 +114,7 @@ class BodyProcesses:
 
     def _locks_of(self, uuid: str) -> list[str]:
         """Name what a body that was killed has locked: that goes with the job's end."""
-        rows = self._huey.database.read("SELECT key FROM huey_data WHERE job = ?", (uuid,))
+        rows = self._huey.database.read("SELECT key FROM postroom_huey_data WHERE job = ?", (uuid,))
         return [row["key"] for row in rows]
 
 

@@ -18,29 +18,30 @@ SUSPECT_DEATHS = 2
 
 # The best of the heads of the tasks that are not barred, one index seek a task, however many jobs wait.
 NEXT_READY = """
-SELECT id FROM jobs WHERE id IN (
-    SELECT (SELECT id FROM jobs WHERE state = 'ready' AND task = counts.task ORDER BY priority DESC, id LIMIT 1)
-    FROM task_counts AS counts WHERE ready > 0 AND task NOT IN ({barred})
+SELECT id FROM postroom_jobs WHERE id IN (
+    SELECT (
+        SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = counts.task ORDER BY priority DESC, id LIMIT 1
+    ) FROM postroom_task_counts AS counts WHERE ready > 0 AND task NOT IN ({barred})
 ) ORDER BY priority DESC, id LIMIT 1
 """
 
 # One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
 # executes is another moment at which it can lose the interpreter's lock to the threads that run bodies.
 LOOK = """
-SELECT EXISTS (SELECT 1 FROM pauses WHERE until_at IS NULL OR until_at > ?)
-    OR EXISTS (SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running'))
-    OR EXISTS (SELECT 1 FROM task_counts WHERE running > 0 AND task IN ({limited})),
-    EXISTS (SELECT 1 FROM task_counts WHERE ready > 0),
-    EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')
+SELECT EXISTS (SELECT 1 FROM postroom_pauses WHERE until_at IS NULL OR until_at > ?)
+    OR EXISTS (SELECT 1 FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running'))
+    OR EXISTS (SELECT 1 FROM postroom_task_counts WHERE running > 0 AND task IN ({limited})),
+    EXISTS (SELECT 1 FROM postroom_task_counts WHERE ready > 0),
+    EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')
 """
 
-PAUSED = "SELECT task, NULL FROM pauses WHERE until_at IS NULL OR until_at > ?"
+PAUSED = "SELECT task, NULL FROM postroom_pauses WHERE until_at IS NULL OR until_at > ?"
 PAUSED_AND_RUNNING = (
-    f"{PAUSED} UNION ALL SELECT task, instance || ' ' || worker FROM jobs WHERE state = 'running'"
+    f"{PAUSED} UNION ALL SELECT task, instance || ' ' || worker FROM postroom_jobs WHERE state = 'running'"
 )
 
 BATCH = (
-    "SELECT id FROM jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
+    "SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
     " ORDER BY priority DESC, id LIMIT ?"
 )
 
@@ -101,7 +102,11 @@ def next_ready_at(select: Select, limits: Mapping[str, int], now: float) -> floa
     """Return since when the job is ready that would be claimed next; None when there is none, or it may not be."""
     barred = _barred(select, limits, now)
     chosen = _choice(barred)
-    found = [] if "" in barred else list(select(f"SELECT ready_at FROM jobs WHERE id IN ({chosen})", barred))
+    found = (
+        []
+        if "" in barred
+        else list(select(f"SELECT ready_at FROM postroom_jobs WHERE id IN ({chosen})", barred))
+    )
     return found[0]["ready_at"] if found else None
 
 
@@ -118,7 +123,7 @@ def _take(
     now: float,
 ) -> list[ClaimedJob]:
     rows = connection.execute(
-        "UPDATE jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
+        "UPDATE postroom_jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
         f" instance = ?, worker = ?, started_at = ?, run_ms = NULL WHERE id IN ({chosen}) RETURNING {CLAIMED}",
         (instance, worker, now, *parameters),
     ).fetchall()
@@ -129,13 +134,13 @@ def _must_wait_for_suspect(
     connection: sqlite3.Connection, instance: str, chosen: str, barred: Sequence[str]
 ) -> bool:
     """Say whether a suspect runs in this instance, or is the chosen one and others still run."""
-    suspects = "FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running')"
+    suspects = "FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running')"
     if connection.execute(f"SELECT 1 {suspects} LIMIT 1").fetchone() is None:
         return False
-    running = "FROM jobs WHERE state = 'running' AND instance = ?"
+    running = "FROM postroom_jobs WHERE state = 'running' AND instance = ?"
     if connection.execute(f"SELECT 1 {running} AND deaths >= 2", (instance,)).fetchone():
         return True
-    head = connection.execute(f"SELECT deaths FROM jobs WHERE id IN ({chosen})", barred).fetchone()
+    head = connection.execute(f"SELECT deaths FROM postroom_jobs WHERE id IN ({chosen})", barred).fetchone()
     if head is None or head["deaths"] < SUSPECT_DEATHS:
         return False
     return connection.execute(f"SELECT 1 {running}", (instance,)).fetchone() is not None
@@ -158,12 +163,14 @@ def _barred(select: Select, limits: Mapping[str, int], now: float) -> list[str]:
 
 def take_payload(connection: sqlite3.Connection) -> bytes | None:
     """Take the next ready job's payload off the queue for good."""
-    rows = connection.execute(f"DELETE FROM jobs WHERE id IN ({_choice([])}) RETURNING payload").fetchall()
+    rows = connection.execute(
+        f"DELETE FROM postroom_jobs WHERE id IN ({_choice([])}) RETURNING payload"
+    ).fetchall()
     return rows[0]["payload"] if rows else None
 
 
 def take_due_payloads(connection: sqlite3.Connection, now: float) -> list[bytes]:
     """Take the payloads that are due off the schedule for good, soonest first."""
-    sql = "DELETE FROM jobs WHERE state = 'scheduled' AND run_at <= ? RETURNING run_at, id, payload"
+    sql = "DELETE FROM postroom_jobs WHERE state = 'scheduled' AND run_at <= ? RETURNING run_at, id, payload"
     rows = connection.execute(sql, (now,)).fetchall()
     return [row["payload"] for row in sorted(rows, key=lambda row: (row["run_at"], row["id"]))]

@@ -56,7 +56,9 @@ class Instance:
         self._lock.acquire()
         row = (self.id, os.getpid(), threads, "running", 0, self._now())
         self._database.write(
-            lambda connection: connection.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", row)
+            lambda connection: connection.execute(
+                "INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row
+            )
         )
 
     def set_threads(self, threads: int) -> None:
@@ -66,7 +68,9 @@ class Instance:
     def take_clock(self) -> None:
         """Say that this instance holds the clock, and that nobody else does any more."""
         self._database.write(
-            lambda connection: connection.execute("UPDATE instances SET clock = (id = ?)", (self.id,))
+            lambda connection: connection.execute(
+                "UPDATE postroom_instances SET clock = (id = ?)", (self.id,)
+            )
         )
 
     def set_stopping(self) -> None:
@@ -105,7 +109,7 @@ class Instance:
 
     def _update(self, assignment: str, value: object) -> None:
         def update(connection: sqlite3.Connection) -> None:
-            connection.execute(f"UPDATE instances SET {assignment} WHERE id = ?", (value, self.id))
+            connection.execute(f"UPDATE postroom_instances SET {assignment} WHERE id = ?", (value, self.id))
 
         self._database.write(update)
 

@@ -28,7 +28,8 @@ ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
 CLAIMED = (
     "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at,"
-    " ready_at, EXISTS (SELECT 1 FROM huey_data WHERE key >= 'r' AND key < 's')"  # r: and rt: are revoke flags
+    # r: and rt: are revoke flags
+    " ready_at, EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')"
 )
 """The columns of a ClaimedJob, in its order."""
 
@@ -106,7 +107,7 @@ def _finish_one(
     ended = ending.state in ENDED
     run_ms = min(max(round((now - job.started_at) * 1000), 0), RUN_MS_MOST) if is_run else None
     cursor = connection.execute(
-        "UPDATE jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
+        "UPDATE postroom_jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
         " progress = IFNULL(?, progress), retries = ?, retry_delay = ?, attempt = attempt - ?,"
         " waits = waits + ?, alone = alone OR ?, run_ms = ?, instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
@@ -122,7 +123,7 @@ def _finish_one(
         return False
     if ending.error is not None:
         connection.execute(
-            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO postroom_attempts VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 job.id, job.attempt, "wait" if ending.waited else "error",
                 job.started_at, now, ending.error, ending.traceback,
@@ -137,16 +138,18 @@ def write_beside(connection: sqlite3.Connection, ending: Ending, now: float) -> 
     arrivals.insert(connection, ending.follow_ups, now)
     for key, value in ending.data.items():
         connection.execute(
-            "INSERT OR REPLACE INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO postroom_huey_data (key, value, expires_at) VALUES (?, ?, ?)",
             (key, value, ending.data_expires_at),
         )
     for key in ending.deleted_keys:
-        connection.execute("DELETE FROM huey_data WHERE key = ?", (key,))
+        connection.execute("DELETE FROM postroom_huey_data WHERE key = ?", (key,))
 
 
 def forget_flags(connection: sqlite3.Connection, uuids: Iterable[str]) -> None:
     """Forget that jobs were revoked: their bodies have run, or they were cancelled for it."""
-    connection.executemany("DELETE FROM huey_data WHERE key = 'r:' || ?", [(uuid,) for uuid in uuids])
+    connection.executemany(
+        "DELETE FROM postroom_huey_data WHERE key = 'r:' || ?", [(uuid,) for uuid in uuids]
+    )
 
 
 def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) -> list[bytes] | None:
@@ -154,18 +157,20 @@ def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) 
 
     A member that ran twice counts once, and a chord fires once.
     """
-    connection.execute("INSERT OR IGNORE INTO chords VALUES (?, ?, ?, NULL)", (part.chord, part.size, now))
     connection.execute(
-        "INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (part.chord, part.position, part.value)
+        "INSERT OR IGNORE INTO postroom_chords VALUES (?, ?, ?, NULL)", (part.chord, part.size, now)
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO postroom_chord_parts VALUES (?, ?, ?)", (part.chord, part.position, part.value)
     )
     complete = connection.execute(
-        "UPDATE chords SET fired_at = ? WHERE id = ? AND fired_at IS NULL"
-        " AND size = (SELECT COUNT(*) FROM chord_parts WHERE chord = chords.id)",
+        "UPDATE postroom_chords SET fired_at = ? WHERE id = ? AND fired_at IS NULL"
+        " AND size = (SELECT COUNT(*) FROM postroom_chord_parts WHERE chord = postroom_chords.id)",
         (now, part.chord),
     )
     if complete.rowcount == 0:
         return None
-    sql = "SELECT value FROM chord_parts WHERE chord = ? ORDER BY position"
+    sql = "SELECT value FROM postroom_chord_parts WHERE chord = ? ORDER BY position"
     return [row[0] for row in connection.execute(sql, (part.chord,))]
 
 
@@ -175,8 +180,8 @@ def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) 
 def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> int:
     """Make due jobs ready; return how many."""
     return connection.execute(
-        "UPDATE jobs SET state = 'ready', run_at = NULL, ready_at = ? WHERE id IN"
-        " (SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?)",
+        "UPDATE postroom_jobs SET state = 'ready', run_at = NULL, ready_at = ? WHERE id IN"
+        " (SELECT id FROM postroom_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?)",
         (now, now, limit),
     ).rowcount
 
@@ -188,25 +193,27 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
     killed. A job that was overdue when it died comes back after as long again, so that others get their turn.
     A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
     """
-    row = connection.execute("SELECT state FROM instances WHERE id = ?", (instance,)).fetchone()
+    row = connection.execute("SELECT state FROM postroom_instances WHERE id = ?", (instance,)).fetchone()
     died = row is None or row["state"] == "running"
     reason = "its process died while it ran" if died else "its process was stopped while it ran"
     connection.execute(
-        "INSERT INTO attempts SELECT id, attempt, ?, started_at, ?, ?, NULL FROM jobs"
+        "INSERT INTO postroom_attempts SELECT id, attempt, ?, started_at, ?, ?, NULL FROM postroom_jobs"
         " WHERE state = 'running' AND instance = ?",
         ("death" if died else "stopped", now, reason, instance),
     )
     hung = "WHEN ?1 AND started_at + timeout_s < ?2"
     rows = connection.execute(
-        "UPDATE jobs SET attempt = attempt - 1, deaths = deaths + ?1, instance = NULL, worker = NULL,"
+        "UPDATE postroom_jobs SET attempt = attempt - 1, deaths = deaths + ?1, instance = NULL, worker = NULL,"
         f" state = CASE {hung} THEN 'scheduled' ELSE 'ready' END, run_at = CASE {hung} THEN ?2 + timeout_s END,"
         f" ready_at = CASE {hung} THEN NULL ELSE ?2 END WHERE state = 'running' AND instance = ?3"
         f" RETURNING {CLAIMED}",
         (int(died), now, instance),
     ).fetchall()
     freed = [ClaimedJob(*row) for row in rows]
-    connection.executemany("DELETE FROM huey_data WHERE job = ?", [(job.uuid,) for job in freed])  # its locks
-    connection.execute("DELETE FROM instances WHERE id = ?", (instance,))
+    connection.executemany(
+        "DELETE FROM postroom_huey_data WHERE job = ?", [(job.uuid,) for job in freed]
+    )  # its locks
+    connection.execute("DELETE FROM postroom_instances WHERE id = ?", (instance,))
     return freed
 
 
@@ -215,7 +222,7 @@ def shelve(
 ) -> None:
     """Put a job that waits on the shelf, with the reason."""
     connection.execute(
-        "UPDATE jobs SET state = 'failed', run_at = NULL, finished_at = ?, error = ?, result = ?"
+        "UPDATE postroom_jobs SET state = 'failed', run_at = NULL, finished_at = ?, error = ?, result = ?"
         " WHERE uuid = ? AND state IN ('ready', 'scheduled')",
         (now, error, result, uuid),
     )
@@ -224,14 +231,16 @@ def shelve(
 def is_live(connection: sqlite3.Connection, task: str) -> bool:
     """Say whether any job of a task waits or runs."""
     # State by state, each on its own index: one IN would read every job there is.
-    sql = "SELECT 1 FROM jobs WHERE state = '{}' AND task = ? LIMIT 1"
+    sql = "SELECT 1 FROM postroom_jobs WHERE state = '{}' AND task = ? LIMIT 1"
     return any(connection.execute(sql.format(state), (task,)).fetchone() for state in LIVE)
 
 
 def add_cron_run(connection: sqlite3.Connection, task: str, minute: int) -> bool:
     """Note that a periodic task fires for a minute; False when it has fired for it already."""
-    sql = "INSERT OR IGNORE INTO cron_runs VALUES (?, ?)"
+    sql = "INSERT OR IGNORE INTO postroom_cron_runs VALUES (?, ?)"
     if connection.execute(sql, (task, minute)).rowcount == 0:
         return False
-    connection.execute("DELETE FROM cron_runs WHERE task = ? AND minute < ?", (task, minute - 7 * 24 * 60))
+    connection.execute(
+        "DELETE FROM postroom_cron_runs WHERE task = ? AND minute < ?", (task, minute - 7 * 24 * 60)
+    )
     return True

@@ -130,7 +130,7 @@ def listed(
     asked["before_id"] = sys.maxsize if before_id is None else before_id
     # Each state and filter has its own statement: so SQLite sees which index holds just those rows.
     parts = {"state": state, "of_task": "" if task is None else "AND task = :task"}
-    parts["by"] = "INDEXED BY jobs_running" if state == "running" else ""
+    parts["by"] = "INDEXED BY postroom_jobs_running" if state == "running" else ""
     found = [dict(row) for row in database.read(queries.LISTED.format(**parts), asked)]
     if len(found) == limit:
         return {"jobs": found, "next_before_id": found[-1]["id"]}

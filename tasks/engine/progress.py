@@ -23,7 +23,7 @@ MOST = 10**15
 MAX_NOTE_CHARS = 200
 
 # A body that is nobody's any more (its process was taken for dead, its job runs elsewhere) writes nothing.
-SAVE = "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running' AND claim = ?"
+SAVE = "UPDATE postroom_jobs SET progress = ? WHERE id = ? AND state = 'running' AND claim = ?"
 
 
 def as_text(done: float, total: float, note: str = "") -> str:

@@ -4,110 +4,119 @@ from __future__ import annotations
 
 FIND = """
 SELECT uuid, task, state, claim, attempt, deaths, enqueued_at, started_at, finished_at, progress, result, error
-FROM jobs WHERE uuid = ?
+FROM postroom_jobs WHERE uuid = ?
 """
 
 # The oldest head among the priorities of the tasks: one index seek each, however many jobs wait.
 OLDEST_READY = """
 WITH RECURSIVE heads (task, priority) AS (
-    SELECT task, (SELECT MAX(priority) FROM jobs WHERE state = 'ready' AND task = counts.task)
-    FROM task_counts AS counts WHERE ready > 0
+    SELECT task, (SELECT MAX(priority) FROM postroom_jobs WHERE state = 'ready' AND task = counts.task)
+    FROM postroom_task_counts AS counts WHERE ready > 0
     UNION ALL
     SELECT task, (
-        SELECT MAX(priority) FROM jobs WHERE state = 'ready' AND task = heads.task AND priority < heads.priority
+        SELECT MAX(priority) FROM postroom_jobs
+        WHERE state = 'ready' AND task = heads.task AND priority < heads.priority
     ) FROM heads WHERE heads.priority IS NOT NULL
 )
 SELECT MIN((
-    SELECT ready_at FROM jobs WHERE state = 'ready' AND task = heads.task AND priority = heads.priority
+    SELECT ready_at FROM postroom_jobs WHERE state = 'ready' AND task = heads.task AND priority = heads.priority
     ORDER BY id LIMIT 1
 )) FROM heads
 """
 
-NEXT_RESUME = "SELECT MIN(until_at) FROM pauses WHERE until_at > ?"
-LAST_CRON_RUN = "SELECT MAX(minute) FROM cron_runs WHERE task = ? AND minute <= ?"
+NEXT_RESUME = "SELECT MIN(until_at) FROM postroom_pauses WHERE until_at > ?"
+LAST_CRON_RUN = "SELECT MAX(minute) FROM postroom_cron_runs WHERE task = ? AND minute <= ?"
 # Of the newest jobs of a state only so many are looked at, whether their errors hold the text or not.
 LISTED = """
-SELECT id, uuid, task, state, attempt, deaths, enqueued_at, started_at, finished_at, error FROM jobs
+SELECT id, uuid, task, state, attempt, deaths, enqueued_at, started_at, finished_at, error FROM postroom_jobs
 WHERE id IN (
-    SELECT id FROM jobs {by} WHERE state = '{state}' {of_task} AND id < :before_id
+    SELECT id FROM postroom_jobs {by} WHERE state = '{state}' {of_task} AND id < :before_id
     ORDER BY id DESC LIMIT :looked_at
 ) AND (:text = '' OR instr(lower(error), lower(:text))) ORDER BY id DESC LIMIT :limit
 """
 LAST_LOOKED_AT = """
-SELECT id FROM jobs {by} WHERE state = '{state}' {of_task} AND id < :before_id
+SELECT id FROM postroom_jobs {by} WHERE state = '{state}' {of_task} AND id < :before_id
 ORDER BY id DESC LIMIT 1 OFFSET :looked_at - 1
 """
 DETAILS = """
-SELECT id, payload, priority, waits, run_at, ready_at, timeout_s, instance, worker FROM jobs WHERE uuid = ?
+SELECT id, payload, priority, waits, run_at, ready_at, timeout_s, instance, worker FROM postroom_jobs WHERE uuid = ?
 """
 ATTEMPTS = """
-SELECT number, outcome, started_at, ended_at, error, traceback FROM attempts WHERE job = ? ORDER BY rowid
+SELECT number, outcome, started_at, ended_at, error, traceback FROM postroom_attempts WHERE job = ? ORDER BY rowid
 """
-NEXT_RUN_AT = "SELECT MIN(run_at) FROM jobs WHERE state = 'scheduled'"
-STATE = "SELECT state FROM jobs WHERE uuid = ?"
+NEXT_RUN_AT = "SELECT MIN(run_at) FROM postroom_jobs WHERE state = 'scheduled'"
+STATE = "SELECT state FROM postroom_jobs WHERE uuid = ?"
 LIVE = """
-SELECT uuid FROM jobs
+SELECT uuid FROM postroom_jobs
 WHERE uuid IN (SELECT value FROM json_each(?)) AND state IN ('scheduled', 'ready', 'running')
 """
-VERSION = "SELECT state, claim, progress FROM jobs WHERE uuid = ?"
-PAUSES = "SELECT task, reason, until_at FROM pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
+VERSION = "SELECT state, claim, progress FROM postroom_jobs WHERE uuid = ?"
+PAUSES = (
+    "SELECT task, reason, until_at FROM postroom_pauses WHERE until_at IS NULL OR until_at > ? ORDER BY task"
+)
 COUNTS = """
 SELECT IFNULL(SUM(scheduled), 0) AS scheduled, IFNULL(SUM(ready), 0) AS ready, IFNULL(SUM(running), 0) AS running,
     IFNULL(SUM(done), 0) AS done, IFNULL(SUM(failed), 0) AS failed, IFNULL(SUM(cancelled), 0) AS cancelled
-FROM task_counts
+FROM postroom_task_counts
 """
 # Of a claim whose instance is not in the table (a restored backup, say) it is known no less that it is dead.
 INSTANCE_IDS = """
-SELECT id FROM instances UNION SELECT instance FROM jobs WHERE state = 'running'
+SELECT id FROM postroom_instances UNION SELECT instance FROM postroom_jobs WHERE state = 'running'
 """
-INSTANCES = "SELECT id, pid, threads, state, clock, started_at FROM instances ORDER BY started_at, id"
+INSTANCES = (
+    "SELECT id, pid, threads, state, clock, started_at FROM postroom_instances ORDER BY started_at, id"
+)
 # The end of an index, state by state; it holds what has a finished_at, which SQLite must be told.
 LAST_MOVE = """
 SELECT MAX(at) FROM (
-    SELECT MAX(started_at) AS at FROM jobs WHERE state = 'running'
-    UNION ALL SELECT MAX(finished_at) FROM jobs INDEXED BY jobs_ended WHERE state = 'done' AND finished_at > 0
-    UNION ALL SELECT MAX(finished_at) FROM jobs INDEXED BY jobs_ended WHERE state = 'failed' AND finished_at > 0
-    UNION ALL SELECT MAX(finished_at) FROM jobs INDEXED BY jobs_ended WHERE state = 'cancelled' AND finished_at > 0
+    SELECT MAX(started_at) AS at FROM postroom_jobs WHERE state = 'running'
+    UNION ALL SELECT MAX(finished_at) FROM postroom_jobs INDEXED BY postroom_jobs_ended
+        WHERE state = 'done' AND finished_at > 0
+    UNION ALL SELECT MAX(finished_at) FROM postroom_jobs INDEXED BY postroom_jobs_ended
+        WHERE state = 'failed' AND finished_at > 0
+    UNION ALL SELECT MAX(finished_at) FROM postroom_jobs INDEXED BY postroom_jobs_ended
+        WHERE state = 'cancelled' AND finished_at > 0
 )
 """
 # Left to itself SQLite would follow the ids, through every job there is.
 RUNNING = """
-SELECT uuid, task, instance, worker, started_at, timeout_s, deaths FROM jobs INDEXED BY jobs_running
+SELECT uuid, task, instance, worker, started_at, timeout_s, deaths
+FROM postroom_jobs INDEXED BY postroom_jobs_running
 WHERE state = 'running' ORDER BY id
 """
-SUSPECT = "SELECT 1 FROM jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
+SUSPECT = "SELECT 1 FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
 
 PAYLOADS = {
-    "ready": "SELECT payload FROM jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?",
-    "scheduled": "SELECT payload FROM jobs WHERE state = 'scheduled' ORDER BY run_at, id LIMIT ?",
+    "ready": "SELECT payload FROM postroom_jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?",
+    "scheduled": "SELECT payload FROM postroom_jobs WHERE state = 'scheduled' ORDER BY run_at, id LIMIT ?",
 }
 
 # A job's own result stays with its row, and is the only one for its uuid; what else Huey keeps by key is in
 # huey_data.
 VALUE = """
-SELECT result AS value FROM jobs WHERE uuid = ?1 AND result IS NOT NULL
-UNION ALL SELECT value FROM huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
-AND NOT EXISTS (SELECT 1 FROM jobs WHERE uuid = ?1) LIMIT 1
+SELECT result AS value FROM postroom_jobs WHERE uuid = ?1 AND result IS NOT NULL
+UNION ALL SELECT value FROM postroom_huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
+AND NOT EXISTS (SELECT 1 FROM postroom_jobs WHERE uuid = ?1) LIMIT 1
 """
 VALUES = """
-SELECT uuid AS key, result AS value FROM jobs WHERE result IS NOT NULL
-UNION ALL SELECT key, value FROM huey_data
+SELECT uuid AS key, result AS value FROM postroom_jobs WHERE result IS NOT NULL
+UNION ALL SELECT key, value FROM postroom_huey_data
 """
 
 # The numbers, as triggers keep them. Nothing here reads a job.
 MINUTES = """
 SELECT minute, SUM(enqueued) AS enqueued, SUM(done) AS done, SUM(failed) AS failed, SUM(cancelled) AS cancelled,
     SUM(wait_ms) AS wait_ms, SUM(run_ms) AS run_ms
-FROM job_minutes WHERE minute BETWEEN ? AND ? GROUP BY minute
+FROM postroom_job_minutes WHERE minute BETWEEN ? AND ? GROUP BY minute
 """
 TASK_MINUTES = """
 SELECT task, SUM(enqueued) AS enqueued, SUM(done) AS done, SUM(failed) AS failed, SUM(cancelled) AS cancelled,
     MAX(run_ms_max) AS run_ms_max
-FROM job_minutes WHERE minute BETWEEN ? AND ? GROUP BY task
+FROM postroom_job_minutes WHERE minute BETWEEN ? AND ? GROUP BY task
 """
 FLOW = """
-SELECT TOTAL(enqueued) AS arrived, TOTAL(done + failed + cancelled) AS left FROM job_minutes
+SELECT TOTAL(enqueued) AS arrived, TOTAL(done + failed + cancelled) AS left FROM postroom_job_minutes
 WHERE minute BETWEEN ? AND ?
 """
-TASK_NAMES = "SELECT task FROM task_counts UNION SELECT task FROM pauses WHERE task <> ''"
-TASKS = "SELECT task, ready, scheduled, running, last_run_at, last_runs_ms FROM task_counts"
+TASK_NAMES = "SELECT task FROM postroom_task_counts UNION SELECT task FROM postroom_pauses WHERE task <> ''"
+TASKS = "SELECT task, ready, scheduled, running, last_run_at, last_runs_ms FROM postroom_task_counts"

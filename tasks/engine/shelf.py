@@ -18,8 +18,8 @@ def redrive(
     asked = {"uuid": uuid, "task": task}
     which = "".join(f" AND {column} = :{column}" for column, value in asked.items() if value is not None)
     rows = connection.execute(
-        "UPDATE jobs SET state = 'ready', ready_at = :now, finished_at = NULL, error = NULL, result = NULL,"
-        " attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
+        "UPDATE postroom_jobs SET state = 'ready', ready_at = :now, finished_at = NULL, error = NULL,"
+        " result = NULL, attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
         f" WHERE state = 'failed'{which} RETURNING uuid, task",
         {"now": now} | asked,
     )
@@ -29,7 +29,7 @@ def redrive(
 def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, bytes] | None:
     """Cancel a job that waits and return its task and payload; None when it runs or has ended."""
     rows = connection.execute(
-        "UPDATE jobs SET state = 'cancelled', run_at = NULL, finished_at = ?,"
+        "UPDATE postroom_jobs SET state = 'cancelled', run_at = NULL, finished_at = ?,"
         " error = 'Cancelled: by hand' WHERE uuid = ? AND state IN ('ready', 'scheduled')"
         " RETURNING task, payload",
         (now, uuid),
@@ -39,7 +39,7 @@ def cancel(connection: sqlite3.Connection, uuid: str, now: float) -> tuple[str, 
 
 def delete_failed(connection: sqlite3.Connection, uuid: str) -> bool:
     """Take a failed job off the shelf for good."""
-    sql = "DELETE FROM jobs WHERE uuid = ? AND state = 'failed'"
+    sql = "DELETE FROM postroom_jobs WHERE uuid = ? AND state = 'failed'"
     return connection.execute(sql, (uuid,)).rowcount == 1
 
 
@@ -47,7 +47,7 @@ def delete_some_failed(connection: sqlite3.Connection, task: str | None, before:
     """Take one batch of the jobs (of a task) that failed before a moment off the shelf; return how many."""
     of_task = "" if task is None else "AND task = :task"
     sql = (
-        f"DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'failed' {of_task}"
+        f"DELETE FROM postroom_jobs WHERE id IN (SELECT id FROM postroom_jobs WHERE state = 'failed' {of_task}"
         " AND finished_at <= :before LIMIT :most)"
     )
     return connection.execute(sql, {"task": task, "before": before, "most": BATCH_ROWS}).rowcount
@@ -55,7 +55,7 @@ def delete_some_failed(connection: sqlite3.Connection, task: str | None, before:
 
 def drop(connection: sqlite3.Connection, state: str) -> None:
     """Delete every job that is in a state."""
-    connection.execute("DELETE FROM jobs WHERE state = ?", (state,))
+    connection.execute("DELETE FROM postroom_jobs WHERE state = ?", (state,))
 
 
 def pause(
@@ -66,7 +66,7 @@ def pause(
     It takes the place of the pause that stands; with `extend` only of one that would end earlier.
     """
     sql = (
-        "INSERT INTO pauses VALUES (?, ?, ?)"
+        "INSERT INTO postroom_pauses VALUES (?, ?, ?)"
         " ON CONFLICT (task) DO UPDATE SET reason = excluded.reason, until_at = excluded.until_at"
     )
     if extend:
@@ -76,5 +76,5 @@ def pause(
 
 def resume(connection: sqlite3.Connection, task: str, reason: str = "") -> bool:
     """Lift a pause (one whose reason begins with `reason`); False when there was none."""
-    sql = "DELETE FROM pauses WHERE task = ?1 AND substr(reason, 1, length(?2)) = ?2"
+    sql = "DELETE FROM postroom_pauses WHERE task = ?1 AND substr(reason, 1, length(?2)) = ?2"
     return connection.execute(sql, (task, reason)).rowcount == 1

@@ -41,7 +41,7 @@ class SqlStorage(BaseStorage):
     def put_data(self, key: str, value: bytes, is_result: bool = False) -> None:
         """Store a value by key; a result as long as results are kept."""
         expires_at = self.huey.now() + self.huey.ages.result_s if is_result else None
-        sql = "INSERT OR REPLACE INTO huey_data (key, value, expires_at) VALUES (?, ?, ?)"
+        sql = "INSERT OR REPLACE INTO postroom_huey_data (key, value, expires_at) VALUES (?, ?, ?)"
         self._write(sql, (key, value, expires_at))
 
     def peek_data(self, key: str) -> Any:
@@ -52,7 +52,7 @@ class SqlStorage(BaseStorage):
     def peek_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return the values of the keys that exist (flags and locks; never results)."""
         marks = ", ".join("?" * len(keys))
-        sql = f"SELECT key, value FROM huey_data WHERE key IN ({marks})"
+        sql = f"SELECT key, value FROM postroom_huey_data WHERE key IN ({marks})"
         return {row["key"]: row["value"] for row in self.database.read(sql, tuple(keys))}
 
     def pop_data(self, key: str) -> Any:
@@ -60,15 +60,15 @@ class SqlStorage(BaseStorage):
         found = self.peek_data(key)
         if found is EmptyData or self.database.read(queries.STATE, (key,)):
             return found
-        sql = "DELETE FROM huey_data WHERE key = ? RETURNING value"
+        sql = "DELETE FROM postroom_huey_data WHERE key = ? RETURNING value"
         rows = self.database.write(lambda connection: connection.execute(sql, (key,)).fetchall())
         return rows[0]["value"] if rows else EmptyData
 
     def delete_data(self, key: str) -> bool:
         """Forget a key; an absent one costs no write."""
-        if not self.database.read("SELECT 1 FROM huey_data WHERE key = ?", (key,)):
+        if not self.database.read("SELECT 1 FROM postroom_huey_data WHERE key = ?", (key,)):
             return False
-        return self._write("DELETE FROM huey_data WHERE key = ?", (key,)) > 0
+        return self._write("DELETE FROM postroom_huey_data WHERE key = ?", (key,)) > 0
 
     def has_data_for_key(self, key: str) -> bool:
         """Say whether a key has a value."""
@@ -82,9 +82,9 @@ class SqlStorage(BaseStorage):
         now, job = self.huey.now(), self.huey.running_job
 
         def put(connection: sqlite3.Connection) -> bool:
-            connection.execute("DELETE FROM huey_data WHERE key = ? AND expires_at <= ?", (key, now))
+            connection.execute("DELETE FROM postroom_huey_data WHERE key = ? AND expires_at <= ?", (key, now))
             expires_at = None if ttl is None else now + ttl
-            sql = "INSERT OR IGNORE INTO huey_data VALUES (?, ?, ?, ?)"
+            sql = "INSERT OR IGNORE INTO postroom_huey_data VALUES (?, ?, ?, ?)"
             return connection.execute(sql, (key, value, expires_at, job)).rowcount == 1
 
         return self.database.write(put)
@@ -105,7 +105,7 @@ class SqlStorage(BaseStorage):
     def incr(self, key: str, amount: int = 1) -> int:
         """Add to a counter and return it."""
         sql = (
-            "INSERT INTO huey_counters VALUES (?, ?) ON CONFLICT (key)"
+            "INSERT INTO postroom_huey_counters VALUES (?, ?) ON CONFLICT (key)"
             " DO UPDATE SET value = value + excluded.value RETURNING value"
         )
         return self.database.write(
@@ -114,7 +114,7 @@ class SqlStorage(BaseStorage):
 
     def delete_counter(self, key: str) -> None:
         """Forget a counter."""
-        self._write("DELETE FROM huey_counters WHERE key = ?", (key,))
+        self._write("DELETE FROM postroom_huey_counters WHERE key = ?", (key,))
 
     # The queue as opaque bytes, as Huey's contract has it. The engine itself claims and finishes instead.
 
@@ -171,12 +171,12 @@ class SqlStorage(BaseStorage):
 
     def flush_results(self) -> None:
         """Forget every stored value."""
-        self._write("UPDATE jobs SET result = NULL WHERE result IS NOT NULL")
-        self._write("DELETE FROM huey_data")
+        self._write("UPDATE postroom_jobs SET result = NULL WHERE result IS NOT NULL")
+        self._write("DELETE FROM postroom_huey_data")
 
     def flush_counters(self) -> None:
         """Forget every counter."""
-        self._write("DELETE FROM huey_counters")
+        self._write("DELETE FROM postroom_huey_counters")
 
     def _write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return self.database.write(lambda connection: connection.execute(sql, parameters).rowcount)

@@ -37,21 +37,29 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
     gone += _delete_surplus(connection, now)
     if ages.result_s < ages.done_s:
         gone += connection.execute(
-            "UPDATE jobs SET result = NULL WHERE id IN (SELECT id FROM jobs WHERE state = 'done'"
+            "UPDATE postroom_jobs SET result = NULL WHERE id IN (SELECT id FROM postroom_jobs WHERE state = 'done'"
             " AND finished_at >= ? AND finished_at < ? AND result IS NOT NULL LIMIT ?)",
             (now - ages.done_s, now - ages.result_s, BATCH_ROWS),
         ).rowcount
     for sql, moment in (
-        ("DELETE FROM huey_data WHERE key IN (SELECT key FROM huey_data WHERE expires_at < ? LIMIT ?)", now),
         (
-            "DELETE FROM chords WHERE id IN (SELECT id FROM chords WHERE fired_at < ? LIMIT ?)",
+            "DELETE FROM postroom_huey_data WHERE key IN"
+            " (SELECT key FROM postroom_huey_data WHERE expires_at < ? LIMIT ?)",
+            now,
+        ),
+        (
+            "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE fired_at < ? LIMIT ?)",
             now - FIRED_CHORD_TTL_S,
         ),
         (
-            "DELETE FROM chords WHERE id IN (SELECT id FROM chords WHERE created_at < ? LIMIT ?)",
+            "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE created_at < ? LIMIT ?)",
             now - LOST_CHORD_TTL_S,
         ),
-        ("DELETE FROM pauses WHERE task IN (SELECT task FROM pauses WHERE until_at < ? LIMIT ?)", now),
+        (
+            "DELETE FROM postroom_pauses WHERE task IN"
+            " (SELECT task FROM postroom_pauses WHERE until_at < ? LIMIT ?)",
+            now,
+        ),
     ):
         gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
     return gone + _delete_numbers(connection, now)
@@ -61,16 +69,17 @@ def _delete_numbers(connection: sqlite3.Connection, now: float) -> int:
     """Delete the numbers of minutes long past (or far ahead: the clock was wrong), and of tasks long gone."""
     present = int(now // 60)
     gone = connection.execute(
-        "DELETE FROM past_minutes WHERE minute < ?1 OR minute > ?2"
-        " OR minute <= (SELECT minute FROM past_minutes ORDER BY minute DESC LIMIT 1 OFFSET ?3)",
+        "DELETE FROM postroom_past_minutes WHERE minute < ?1 OR minute > ?2"
+        " OR minute <= (SELECT minute FROM postroom_past_minutes ORDER BY minute DESC LIMIT 1 OFFSET ?3)",
         (present - KEEP_MINUTES, present + KEEP_MINUTES, KEEP_MINUTE_ROWS),
     ).rowcount
     without_jobs = "scheduled + ready + running + done + failed + cancelled = 0"
     return (
         gone
         + connection.execute(
-            f"DELETE FROM task_counts WHERE {without_jobs} AND (minute < ? OR task IN"
-            f" (SELECT task FROM task_counts WHERE {without_jobs} ORDER BY minute DESC LIMIT -1 OFFSET ?))",
+            f"DELETE FROM postroom_task_counts WHERE {without_jobs} AND (minute < ? OR task IN"
+            f" (SELECT task FROM postroom_task_counts WHERE {without_jobs}"
+            " ORDER BY minute DESC LIMIT -1 OFFSET ?))",
             (present - KEEP_TASK_MINUTES, KEEP_IDLE_TASKS),
         ).rowcount
     )
@@ -95,7 +104,8 @@ def _free_pages(connection: sqlite3.Connection) -> int:
 def _delete_ended(connection: sqlite3.Connection, states: tuple[str, ...], before: float) -> int:
     return sum(
         connection.execute(
-            "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = ? AND finished_at < ? LIMIT ?)",
+            "DELETE FROM postroom_jobs WHERE id IN"
+            " (SELECT id FROM postroom_jobs WHERE state = ? AND finished_at < ? LIMIT ?)",
             (state, before, BATCH_ROWS),
         ).rowcount
         for state in states
@@ -103,12 +113,13 @@ def _delete_ended(connection: sqlite3.Connection, states: tuple[str, ...], befor
 
 
 def _delete_surplus(connection: sqlite3.Connection, now: float) -> int:
-    done = connection.execute("SELECT IFNULL(SUM(done), 0) FROM task_counts").fetchone()[0]
+    done = connection.execute("SELECT IFNULL(SUM(done), 0) FROM postroom_task_counts").fetchone()[0]
     surplus = min(done - KEEP_DONE_ROWS, BATCH_ROWS)
     if surplus <= 0:
         return 0
     return connection.execute(
-        "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND finished_at < ?"
+        "DELETE FROM postroom_jobs WHERE id IN"
+        " (SELECT id FROM postroom_jobs WHERE state = 'done' AND finished_at < ?"
         " ORDER BY finished_at LIMIT ?)",
         (now - KEEP_DONE_S, surplus),
     ).rowcount

@@ -29,7 +29,7 @@ ids (id) AS (
     SELECT substr(digits, 1, 8) || '-' || substr(digits, 9) || substr(:uuid, 14)
     FROM (SELECT printf('%012x', :ms - :count + n - 1) AS digits FROM numbers)
 )
-INSERT INTO jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)
+INSERT INTO postroom_jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)
 SELECT id, :task, CAST(replace(:payload, :uuid, id) AS BLOB), :priority, :timeout_s, 'ready', NULL, :at, :at
 FROM ids
 """
@@ -75,9 +75,9 @@ class Crowd:
             found = (
                 connection.execute("PRAGMA synchronous").fetchone()[0],
                 connection.execute("PRAGMA journal_mode").fetchone()[0],
-                connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'ready'").fetchone()[0],
-                connection.execute("SELECT COUNT(*) FROM jobs WHERE state = 'done'").fetchone()[0],
-                connection.execute("SELECT SUM(ready) FROM task_counts").fetchone()[0],
+                connection.execute("SELECT COUNT(*) FROM postroom_jobs WHERE state = 'ready'").fetchone()[0],
+                connection.execute("SELECT COUNT(*) FROM postroom_jobs WHERE state = 'done'").fetchone()[0],
+                connection.execute("SELECT SUM(ready) FROM postroom_task_counts").fetchone()[0],
             )
         expected = (PRAGMA_SYNCHRONOUS[synchronous], "wal", self.depth, ended, self.depth)
         if found != expected:
@@ -88,7 +88,7 @@ class Crowd:
     def _fill(self) -> None:
         """Enqueue one job, and write the others beside it just as it is."""
         self.enqueue(0)
-        job = dict(self.database.read("SELECT * FROM jobs")[0])
+        job = dict(self.database.read("SELECT * FROM postroom_jobs")[0])
         values = {name: job[name] for name in ("uuid", "task", "payload", "priority", "timeout_s")}
         values |= {"at": job["enqueued_at"], "ms": int(job["uuid"].replace("-", "")[:12], 16)}
         values["count"] = self.depth - 1

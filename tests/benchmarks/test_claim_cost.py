@@ -75,7 +75,7 @@ def test_a_claim_behind_a_paused_crowd(rig: Rig, capsys: pytest.CaptureFixture[s
     plain = claim_us(rig)
     limited = claim_us(rig, Rules(limits={"other": 2}))
     fill(rig, PAUSED, "paused")
-    rig.database.write(lambda c: c.execute("UPDATE jobs SET priority = 9 WHERE task = 'paused'"))
+    rig.database.write(lambda c: c.execute("UPDATE postroom_jobs SET priority = 9 WHERE task = 'paused'"))
     rig.huey.pause("paused")
     paused = claim_us(rig)
     with capsys.disabled():

@@ -20,7 +20,7 @@ ROUNDS = 20
 
 JOBS = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
-INSERT INTO jobs (uuid, task, payload, state, enqueued_at, ready_at, finished_at, run_at, error)
+INSERT INTO postroom_jobs (uuid, task, payload, state, enqueued_at, ready_at, finished_at, run_at, error)
 SELECT :state || ' ' || i, 'task ' || (i % :tasks), zeroblob(300), :state, :now - 60, :now - 60,
     CASE WHEN :state IN ('done', 'failed') THEN :now - 30 END, CASE WHEN :state = 'scheduled' THEN :now + 60 END,
     CASE WHEN :state = 'failed' THEN 'ValueError: no such thing' END FROM n
@@ -28,7 +28,7 @@ SELECT :state || ' ' || i, 'task ' || (i % :tasks), zeroblob(300), :state, :now 
 MINUTES = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500),
     t (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM t WHERE i < :tasks - 1)
-INSERT INTO past_minutes SELECT :minute - n.i, 'task ' || t.i, 9, 8, 1, 0, 5000, 9000, 3000 FROM n, t
+INSERT INTO postroom_past_minutes SELECT :minute - n.i, 'task ' || t.i, 9, 8, 1, 0, 5000, 9000, 3000 FROM n, t
 """
 
 
@@ -42,7 +42,9 @@ def fill(rig: Rig) -> None:
     values = {"minute": int(now // 60), "tasks": TASKS}
     rig.database.write(lambda connection: connection.execute(MINUTES, values))
     instance = ("i1", 1, 4, "running", 1, now)
-    rig.database.write(lambda c: c.execute("INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?)", instance))
+    rig.database.write(
+        lambda c: c.execute("INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", instance)
+    )
 
 
 def median_ms(look: Callable[[], object]) -> float:

@@ -69,7 +69,7 @@ def write_an_hour(database: Path, present: int) -> None:
             for task, enqueued, done, failed, wait_ms, run_ms in rows:
                 sums = [round(enqueued * wait_ms), round(enqueued * run_ms), round(3 * run_ms)]
                 connection.execute(
-                    "INSERT OR REPLACE INTO past_minutes (minute, task, enqueued, done, failed, cancelled,"
+                    "INSERT OR REPLACE INTO postroom_past_minutes (minute, task, enqueued, done, failed, cancelled,"
                     " wait_ms, run_ms, run_ms_max) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?)",
                     (present - ago, task, enqueued, done, failed, *sums),
                 )

@@ -104,7 +104,7 @@ def is_over(site: Site) -> bool:
 def ledger_rows(data_dir: Path) -> dict[str, tuple[str, str]]:
     """Return the state and the policy of every alert, by its reader."""
     with closing(sqlite3.connect(data_dir / "postroom.db")) as connection:
-        sql = "SELECT to_address, state, policy FROM emails WHERE dedup_key LIKE 'book:%'"
+        sql = "SELECT to_address, state, policy FROM postroom_emails WHERE dedup_key LIKE 'book:%'"
         rows = connection.execute(sql).fetchall()
     assert len(rows) == len({row[0] for row in rows})
     return {to: (state, policy) for to, state, policy in rows}

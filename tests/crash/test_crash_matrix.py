@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 BATCH = [f"job-{number}" for number in range(12)]
 THREADS = 4
-MINUTES = "SELECT minute FROM cron_runs WHERE task LIKE '%tick' ORDER BY minute"
+MINUTES = "SELECT minute FROM postroom_cron_runs WHERE task LIKE '%tick' ORDER BY minute"
 RUNNING_AGAIN_WITHIN_S = 5.0
 """Expected under 2 s; a busy machine gets more."""
 
@@ -49,7 +49,7 @@ def assert_nothing_lost_or_doubled(site: CrashSite, remains: Remains, markers: l
     twice = {marker for marker, count in starts.items() if count > 1}
     assert twice <= remains.ids("running")
     assert max(starts.values()) <= 2
-    deaths = dict(site.rows("SELECT uuid, deaths FROM jobs WHERE state = 'done' AND deaths > 0"))
+    deaths = dict(site.rows("SELECT uuid, deaths FROM postroom_jobs WHERE state = 'done' AND deaths > 0"))
     assert deaths == dict.fromkeys(remains.ids("running"), 1)
     assert site.counts()["failed"] == 0
     assert site.rows("PRAGMA integrity_check") == [("ok",)]
@@ -113,10 +113,12 @@ def test_a_kill_around_a_chords_end_fires_it_once(site: CrashSite, point: str) -
     until(site.is_idle, "the end of the chord")
     assert site.counts()["failed"] == 0
     gathered = site.notes.read("gathered-20")
-    ran_twice = site.rows("SELECT deaths FROM jobs WHERE task LIKE '%gather'")[0][0]
+    ran_twice = site.rows("SELECT deaths FROM postroom_jobs WHERE task LIKE '%gather'")[0][0]
     assert len(gathered) <= 1 + ran_twice
     assert len(gathered) >= 1
-    assert site.rows("SELECT COUNT(*) FROM jobs WHERE task LIKE '%gather' AND state = 'done'") == [(1,)]
+    assert site.rows("SELECT COUNT(*) FROM postroom_jobs WHERE task LIKE '%gather' AND state = 'done'") == [
+        (1,)
+    ]
     assert site.counts()["done"] == 21
 
 
@@ -156,7 +158,7 @@ def test_a_kill_during_a_migration_leaves_the_tables_as_they_were_and_the_next_s
     site.environ["MIGRATE"] = "1"
     start_again(site, remains)
     assert_nothing_lost_or_doubled(site, remains, BATCH)
-    assert site.rows("SELECT colour FROM jobs LIMIT 1") == [(None,)]
+    assert site.rows("SELECT colour FROM postroom_jobs LIMIT 1") == [(None,)]
     assert site.rows("SELECT COUNT(*) FROM colours") == [(0,)]
 
 

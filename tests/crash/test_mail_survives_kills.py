@@ -66,7 +66,7 @@ def alerts_in(site: Site) -> list[sqlite3.Row]:
     """Return what the ledger says of each alert."""
     with closing(sqlite3.connect(f"file:{site.data_dir / 'postroom.db'}?mode=ro", uri=True)) as ledger:
         ledger.row_factory = sqlite3.Row
-        return ledger.execute("SELECT * FROM emails WHERE template = 'book_alert'").fetchall()
+        return ledger.execute("SELECT * FROM postroom_emails WHERE template = 'book_alert'").fetchall()
 
 
 def wait_until_idle(site: Site, within_s: float = 60) -> None:

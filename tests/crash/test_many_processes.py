@@ -75,7 +75,7 @@ def assert_each_ran_once(site: CrashSite, markers: list[str]) -> None:
     assert {marker: starts[marker] for marker in markers} == dict.fromkeys(markers, 1)
     assert {marker: ends[marker] for marker in markers} == dict.fromkeys(markers, 1)
     assert site.counts()["failed"] == 0
-    assert site.rows("SELECT COUNT(*) FROM jobs WHERE deaths > 0") == [(0,)]
+    assert site.rows("SELECT COUNT(*) FROM postroom_jobs WHERE deaths > 0") == [(0,)]
 
 
 def assert_never_two_at_once(site: CrashSite, marker: str) -> None:
@@ -155,7 +155,7 @@ def test_a_job_of_a_stopping_process_is_started_again_only_after_that_process_is
             until(lambda: site.notes.read("end"), "its end")
             assert_never_two_at_once(site, "long")
             until(site.is_idle, "the end of every job")
-            assert site.rows("SELECT state, attempt, deaths FROM jobs WHERE uuid = 'long'") == [
+            assert site.rows("SELECT state, attempt, deaths FROM postroom_jobs WHERE uuid = 'long'") == [
                 ("done", 1, 0)
             ]
 

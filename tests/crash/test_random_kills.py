@@ -84,8 +84,8 @@ def test_random_kills_lose_no_job_and_repeat_only_what_ran(tmp_path: Path) -> No
         while batches.batches:
             batches.send_one(site)
         until(site.is_idle, "the end of every job", within_s=30 + JOBS / 50)
-        states = dict(site.rows("SELECT uuid, state FROM jobs"))
-        numbers = site.rows("SELECT SUM(enqueued), SUM(done + failed) FROM job_minutes")
+        states = dict(site.rows("SELECT uuid, state FROM postroom_jobs"))
+        numbers = site.rows("SELECT SUM(enqueued), SUM(done + failed) FROM postroom_job_minutes")
         assert site.rows("PRAGMA integrity_check") == [("ok",)]
     starts, ends = site.notes.count("start"), site.notes.count("end")
     shelved = {uuid for uuid, state in states.items() if state == "failed"}

@@ -99,5 +99,5 @@ def check_file() -> None:
 
 def _count(condition: str) -> int:
     name = tasks.huey._registry.task_to_string(type(note.s(0)))
-    rows = database.read(f"SELECT COUNT(*) FROM jobs WHERE task = ? AND {condition}", (name,))
+    rows = database.read(f"SELECT COUNT(*) FROM postroom_jobs WHERE task = ? AND {condition}", (name,))
     return int(rows[0][0])

@@ -32,10 +32,10 @@ def check_ran(count: int) -> None:
     assert tasks.huey.wait_until_idle(30), "jobs still run"
     check_file()
     for what, sql in {
-        "mails are sent": "SELECT COUNT(*) FROM emails WHERE state = 'sent' AND sending_at NOTNULL",
-        "tries were made": "SELECT COUNT(*) FROM email_attempts",
-        "jobs are done": "SELECT COUNT(*) FROM jobs JOIN emails ON uuid = job"
-        " WHERE jobs.state = 'done' AND attempt = 1",
+        "mails are sent": "SELECT COUNT(*) FROM postroom_emails WHERE state = 'sent' AND sending_at NOTNULL",
+        "tries were made": "SELECT COUNT(*) FROM postroom_email_attempts",
+        "jobs are done": "SELECT COUNT(*) FROM postroom_jobs JOIN postroom_emails ON uuid = job"
+        " WHERE postroom_jobs.state = 'done' AND attempt = 1",
     }.items():
         found = database.read(sql)[0][0]
         assert found == count, f"the server took {count} mails, {found} {what}"
