@@ -32,17 +32,17 @@ class _Held(threading.local):
         self.writers: list[Writer] = []
 
 
-_watched: WeakSet[Opened] = WeakSet()
+watched: WeakSet[Opened] = WeakSet()
 _held = _Held()
 
 
 def watch(opened: Opened) -> None:
     """Tell `opened` of every fork, for as long as it lives."""
-    _watched.add(opened)
+    watched.add(opened)
 
 
 def _stand_still() -> None:
-    for opened in list(_watched):
+    for opened in list(watched):
         writer = opened.writer_to_hold()
         if writer is not None:
             with suppress(
@@ -59,7 +59,7 @@ def _go_on() -> None:
 
 def _start_as_child() -> None:
     _held.writers.clear()
-    for opened in list(_watched):
+    for opened in list(watched):
         opened.start_as_child()
 
 

@@ -85,16 +85,6 @@ def test_ci_runs_every_test_on_the_oldest_python_and_a_new_one() -> None:
     assert len(versions) == 2
 
 
-def test_ci_installs_redis_and_a_browser_unless_one_is_there_that_the_tests_find() -> None:
-    run = (PROJECT_DIR / ".ci/run").read_text("utf-8")
-    *looked_for, server = re.findall(r"\btype ([\w-]+)", run)
-    fixture = (PROJECT_DIR / "tests/browser/conftest.py").read_text("utf-8")
-    assert f"CHROMIUM_NAMES = {tuple(looked_for)}".replace("'", '"') in fixture
-    assert re.search(r"packages\+=\(chromium fonts-\S+\)", run), "without a font a browser draws nothing"
-    assert server == "redis-server"
-    assert "packages+=(redis-server)" in run
-
-
 # Packages
 
 

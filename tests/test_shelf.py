@@ -146,7 +146,10 @@ def test_a_redrive_of_ten_thousand_is_one_commit(rig: Rig, fickle: Any) -> None:
     ("which", "step"),
     [
         ({"uuid": "one"}, r"SEARCH postroom_jobs USING INDEX sqlite_autoindex_postroom_jobs_1 \(uuid=\?\)"),
-        ({"task": "fickle"}, r"SEARCH postroom_jobs USING INDEX postroom_jobs_failed_by_task \(task=\?\)"),
+        (
+            {"task": "fickle"},
+            r"SEARCH postroom_jobs USING INDEX postroom_jobs_failed_by_task \(task=\?\)",
+        ),
         (
             {"uuid": "one", "task": "fickle"},
             r"SEARCH postroom_jobs USING INDEX sqlite_autoindex_postroom_jobs_1 \(uuid=\?\)",
@@ -166,7 +169,8 @@ def test_a_redrive_walks_no_further_along_the_shelf_than_it_must(
         (update,) = [sql for sql in asked if sql.startswith("UPDATE postroom_jobs")]
         return " | ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {update}"))
 
-    assert re.fullmatch(step, rig.database.write(plan))
+    # Newer versions of SQLite read the rowid from the index alone, and call it covering.
+    assert re.fullmatch(step, rig.database.write(plan).replace("COVERING ", ""))
 
 
 # Cancel
