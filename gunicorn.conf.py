@@ -5,25 +5,30 @@ import functools
 import gc
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from selectors import EVENT_READ
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
-from app import connections, logs  # noqa: E402
+from app import listening, logs  # noqa: E402
 from app.banner import banner  # noqa: E402
+from app.connections import Connection, read_away  # noqa: E402
+from app.connections_clients import LOOK_S, Clients, most_connections  # noqa: E402
 from app.errors import PostroomError  # noqa: E402
 from app.secret_key import secret_key  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from app.sources import Sources  # noqa: E402
+from app.watch import HangWatch, Lifeline, set_patience  # noqa: E402
 
 environ = dict(os.environ)
 
@@ -50,31 +55,62 @@ as much as all the rest. The end of a process is a signal, and wakes it at once.
 log = logging.getLogger("postroom")
 
 
+lifeline, hang_watch = Lifeline(), HangWatch()
+
+
 class ConsumerWorker(ThreadWorker):
     """A threaded worker whose consumer hears the signal first, and whose threads no slow client can keep."""
 
-    slow_seats = connections.slow_seats(settings.web_threads)
+    @functools.cached_property
+    def clients(self):
+        """Those that no thread serves."""
+        return Clients(
+            self,
+            wrap=self._wrap,
+            most_body_bytes=settings.max_request_bytes,
+            seats=lambda: self.wsgi.extensions["seats_for_waiting"],
+        )
 
-    def handle(self, conn):
-        """Serve a request that has to arrive in time."""
-        if self.cfg.is_ssl:
-            return super().handle(conn)  # keyfile and certfile were set: gunicorn has its own socket then
-        sock = connections.patient(conn, self.slow_seats)
-        sock.begin_request()
-        try:
-            return super().handle(conn)
-        finally:
-            sock.end_request()
+    def _wrap(self, connection, client, server):
+        conn = TConn(self.cfg, connection, client, server)
+        conn.data_ready = True
+        return conn
+
+    def accept(self, listener):
+        """Let a client in; it gets a thread once its request is there."""
+        if self.cfg.is_ssl or self.cfg.protocol != "http" or self.cfg.proxy_protocol != "off":
+            super().accept(listener)  # gunicorn reads these itself
+        else:
+            self.clients.accept(listener)
 
     def handle_request(self, req, conn):
-        """Answer a request, and read away what the answer made needless: who still sends cannot hear it."""
+        """Answer a request, and read what the answer made needless of it: the next one begins after that."""
+        if isinstance(conn.sock, Connection):
+            req._expected_100_continue = False  # it has been told to go on, for the body is there
+            if conn.sock.is_cut_short:
+                req.force_close()
         keep_alive = super().handle_request(req, conn)
-        return connections.read_away(req.body) and keep_alive
+        return read_away(req.body) and keep_alive
+
+    def finish_request(self, conn, fs):
+        """Take a connection back from its thread."""
+        if not isinstance(conn.sock, Connection):
+            super().finish_request(conn, fs)
+            return
+        # Were anything left, gunicorn and we would not agree where this request ends.
+        may_go_on = not fs.exception() and fs.result() and not conn.parser.unreader.take_buffered()
+        self.clients.finish(conn.sock, may_go_on)
+
+    def murder_pending(self):
+        """End what has taken too long."""
+        super().murder_pending()
+        self.clients.look_at_the_time()
 
     def wait_for_and_dispatch_events(self, timeout):
         """Sleep longer while nobody is connected; a client and a signal wake it at once."""
-        nobody = self.alive and not self.nr_conns
-        super().wait_for_and_dispatch_events(timeout=QUIET_LOOK_S if nobody else timeout)
+        if self.alive:
+            timeout = timeout if self.nr_conns else QUIET_LOOK_S
+        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, LOOK_S))
 
     def handle_exit(self, sig, frame):
         """SIGTERM: take no more jobs, let go of long polls, answer what is open, leave."""
@@ -89,16 +125,33 @@ class ConsumerWorker(ThreadWorker):
 
 
 chdir = str(PROJECT_DIR)
-bind = f"{settings.host}:{settings.port}"
+bind = settings.bind
 workers = 1
 threads = settings.web_threads
 worker_class = ConsumerWorker
+worker_connections = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+sendfile = False  # it writes past what waits to be sent
+# A body that holds the interpreter for long is no hang, and a process that was stopped for a while is none: see
+# HangWatch, which judges in gunicorn's place.
+timeout = 0
 # Longer than the consumer's 8 s, shorter than the 10 s after which hosts kill.
 graceful_timeout = 9
 loglevel = "debug" if settings.log_level == "DEBUG" else "warning"
 control_socket_disable = True
 # For who switches it on with --access-logfile: no query and no Referer, for those may hold a token.
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)s s'
+
+
+def on_starting(server):
+    """Say why the port cannot be had, in one line; gunicorn would take ten."""
+    if server.master_pid or os.environ.get("LISTEN_FDS") or server.cfg.reuse_port:
+        return  # it is given the port
+    try:
+        for address in server.address:
+            if isinstance(address, tuple):
+                listening.wait_until_free(*address)
+    except PostroomError as error:
+        sys.exit(f"Postroom: {error}")
 
 
 def when_ready(server):
@@ -116,6 +169,7 @@ def pre_fork(server, worker):
 
 def post_fork(server, worker):
     """Begin the worker with a fresh import of the project, so that a reload sees every edit."""
+    lifeline.hold()
     logs.configure(settings.log_level, settings.secrets | {os.environ["SECRET_KEY"]})
     if not server.cfg.preload_app:
         for name in [name for name in sys.modules if name.split(".")[0] in ("app", "tasks", "main")]:
@@ -139,6 +193,9 @@ def post_worker_init(worker):
     except PostroomError as error:
         log.error("The site cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the arbiter gives up
+    set_patience(worker, consumer.longest_timeout_s())
+    worker.poller.register(lifeline, EVENT_READ, lambda _: _end_after_parent(worker))
+    os.register_at_fork(after_in_child=lambda: _let_go(worker))
     if worker.age == 1:  # the first, not one after a reload; it tries the disk, and nobody waits for that
         threading.Thread(target=_say_what_does_not_hold, name="Doctor", daemon=True).start()
     if not settings.production:
@@ -153,7 +210,29 @@ def worker_exit(server, worker):
 
 
 def _wait_for_signals(server, timeout):
-    return Arbiter.wait_for_signals(server, QUIET_LOOK_S)
+    signals = Arbiter.wait_for_signals(server, QUIET_LOOK_S)
+    hang_watch.look(server.WORKERS)
+    return signals
+
+
+def _end_after_parent(worker):
+    """Free the port at once, for the next start, and come to an orderly end."""
+    log.warning("The parent process is gone: this one frees the port and ends")
+    worker.poller.unregister(lifeline)
+    worker.set_accept_enabled(False)
+    _close_listeners(worker)
+    worker.handle_exit(signal.SIGTERM, None)
+
+
+def _let_go(worker):
+    """In a fork by a body: let go of the port and the clients, which it would hold for as long as it lives."""
+    _close_listeners(worker)  # but not out of the poller: that one is the parent's too
+    worker.clients.let_go()
+
+
+def _close_listeners(worker):
+    for listener in worker.sockets:
+        listener.close()
 
 
 def _make_new_file(database):

@@ -1,101 +1,145 @@
-"""A client's connection as gunicorn's threads read it: no client can hold a thread for as long as it likes.
+"""A client's connection as gunicorn's threads use it: they get a whole request, and leave their answer to be sent.
 
-gunicorn itself waits for ever for the next byte of a request, and closes a connection on which more than 64 KB
-are still to come, so that the client is cut off before it reads its answer.
+So no client that sends or reads slowly holds a thread; connections_clients.py waits for them all.
 """
 
 from __future__ import annotations
 
+import io
+import select
 import socket
 import time
-from contextlib import suppress
-from threading import BoundedSemaphore
+from collections.abc import Callable
 from typing import Any, Protocol
 
-QUICK_S = 2.0
-"""A request that takes longer to arrive is slow, and only half of the threads serve those."""
-LONGEST_REQUEST_S = 30.0
-LONGEST_WAIT_S = 60.0
-MOST_READ_AWAY_BYTES = 64 * 2**20
+from app.connections_request import RequestEnd
+
 PIECE_BYTES = 64 * 2**10
+MOST_OUTGOING_BYTES = 8 * 2**20
+"""So much of an answer waits for its reader in memory; the thread that writes more waits with it."""
+QUICK_S = 2.0
+"""A reader that lets a thread wait for longer needs one of the seats of those that wait."""
+LONGEST_WRITE_S = 60.0
 
 
-class Body(Protocol):
-    """What is left to read of a request."""
+class Seats(Protocol):
+    """The threads that may wait, whatever they wait for."""
 
-    def read(self, size: int) -> bytes:
-        """Return up to so many bytes, none at the end."""
+    def wait(self, wait: Callable[[], object]) -> int | None:
+        """Wait in a seat and return None, or return at once that there is none."""
 
 
-class PatientSocket(socket.socket):
-    """A connection that ends for its reader when a request does not arrive in time."""
+class Connection:
+    """What came in, and what is to go out. While no thread serves it, it belongs to the thread of the poller."""
 
-    def __init__(self, accepted: socket.socket, seats: BoundedSemaphore) -> None:
-        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+    def __init__(self, accepted: socket.socket, most_body_bytes: int, seats: Callable[[], Seats]) -> None:
+        accepted.setblocking(False)
+        self.socket = accepted
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        self.has_hung_up = False
+        """Nothing more comes from it; it may still read."""
+        self.is_broken = False
+        self.is_cut_short = False
+        """The request was handed over before all of it was there: nothing can follow it."""
+        self.request_end = RequestEnd(most_body_bytes)
+        self._most_body_bytes = most_body_bytes
         self._seats = seats
-        self._has_seat = False
-        self._began_at: float | None = None
+        self._request = io.BytesIO()
 
-    def begin_request(self) -> None:
-        """Count the time of a request from now on."""
-        self._began_at = time.monotonic()
+    def receive(self) -> int:
+        """Take in what has come; return how many bytes, 0 when the client has ended.
 
-    def end_request(self) -> None:
-        """Stop counting, and give the seat of a slow request to another."""
-        self._began_at = None
-        if self._has_seat:
-            self._has_seat = False
-            self._seats.release()
+        Raises: BlockingIOError when nothing has come, OSError when the connection is gone.
+        """
+        piece = self.socket.recv(PIECE_BYTES)
+        self.incoming += piece
+        self.has_hung_up |= not piece
+        return len(piece)
 
-    def setblocking(self, flag: bool) -> None:
-        """Wait for bytes if told so, but never for ever."""
-        self.settimeout(LONGEST_WAIT_S if flag else 0)
+    def take_request(self, end: int | None) -> None:
+        """Lay the first bytes before the thread that serves them: one request, or all there is of it."""
+        self.is_cut_short = end is None
+        end = len(self.incoming) if end is None else end
+        self._request = io.BytesIO(self.incoming[:end])
+        del self.incoming[:end]
+        self.request_end = RequestEnd(self._most_body_bytes)
 
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Return the next bytes, or none once the time is up: to whoever reads, the client has hung up."""
-        patience_s = self.gettimeout()
-        if self._began_at is None or not patience_s:
-            return super().recv(bufsize, flags)
+    def flush(self) -> None:
+        """Send as much as the client takes now."""
         try:
-            while (left_s := self._left_s(self._began_at)) > 0:
-                self.settimeout(left_s)
-                with suppress(TimeoutError):
-                    return super().recv(bufsize, flags)
-            return b""
-        finally:
-            self.settimeout(patience_s)
+            while self.outgoing and not self.is_broken:
+                del self.outgoing[: self.socket.send(self.outgoing)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.is_broken = True
+            self.outgoing.clear()
 
-    def _left_s(self, began_at: float) -> float:
-        passed_s = time.monotonic() - began_at
-        if passed_s >= QUICK_S and not self._has_seat:
-            self._has_seat = self._seats.acquire(blocking=False)
-        return (LONGEST_REQUEST_S if self._has_seat else QUICK_S) - passed_s
+    # What gunicorn's parser and its answers ask of a socket
+
+    def recv(self, size: int) -> bytes:
+        """Return the next bytes of the request, none at its end."""
+        return self._request.read(size)
+
+    def sendall(self, data: bytes) -> None:
+        """Send what the client takes now, and leave the rest to the poller, within bounds.
+
+        Raises: BrokenPipeError when the client is gone, or reads too slowly.
+        """
+        self.outgoing += data
+        self.flush()
+        if len(self.outgoing) > MOST_OUTGOING_BYTES:
+            self._write_for(QUICK_S)
+        if len(self.outgoing) > MOST_OUTGOING_BYTES:
+            self._seats().wait(lambda: self._write_for(LONGEST_WRITE_S))
+        if self.is_broken or len(self.outgoing) > MOST_OUTGOING_BYTES:
+            self.close()
+            raise BrokenPipeError("the client does not read its answer")
+
+    send = sendall
+
+    def setblocking(self, _flag: bool) -> None:
+        """Do nothing: it never blocks."""
+
+    settimeout = setblocking
+
+    def gettimeout(self) -> float:
+        """Say that it never blocks."""
+        return 0.0
+
+    def close(self, _how: int = 0) -> None:
+        """Give up the connection; the poller closes it."""
+        self.is_broken = True
+
+    shutdown = close
+
+    def fileno(self) -> int:
+        """Return the number of the socket."""
+        return self.socket.fileno()
+
+    def getsockname(self) -> Any:
+        """Return the address on which the client came."""
+        return self.socket.getsockname()
+
+    def _write_for(self, seconds: float) -> None:
+        """Wait until the client has read enough for the thread to go on."""
+        give_up_at = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.socket, select.POLLOUT)
+        while len(self.outgoing) > MOST_OUTGOING_BYTES // 2 and not self.is_broken:
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                return
+            poll.poll(left_s * 1000)
+            self.flush()
 
 
-def read_away(body: Body | None) -> bool:
-    """Read what the site did not want of a request, so that the client gets to read its answer.
-
-    Returns whether the connection may take another request, for all of this one was read.
-    """
-    read_bytes = 0
-    while body is not None and read_bytes < MOST_READ_AWAY_BYTES:
-        try:
-            piece = body.read(PIECE_BYTES)
-        except (OSError, ValueError):
-            return False
-        if not piece:
-            return True
-        read_bytes += len(piece)
-    return body is None
-
-
-def slow_seats(threads: int) -> BoundedSemaphore:
-    """Make the seats that slow requests share."""
-    return BoundedSemaphore(max(1, threads // 2))
-
-
-def patient(connection: Any, seats: BoundedSemaphore) -> PatientSocket:
-    """Return a connection's socket, made a patient one the first time it is asked for."""
-    if not isinstance(connection.sock, PatientSocket):
-        connection.sock = PatientSocket(connection.sock, seats)
-    return connection.sock
+def read_away(body: Any) -> bool:
+    """Read what the site did not want of a request that is there; return whether another can follow it."""
+    try:
+        while body is not None and body.read(PIECE_BYTES):
+            pass
+    except (OSError, ValueError):
+        return False
+    return True

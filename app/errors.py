@@ -24,6 +24,12 @@ class SettingError(PostroomError):
         )
 
 
+class CannotListenError(PostroomError):
+    """The port or the address that the site is to listen on cannot be had."""
+
+    code = "cannot_listen"
+
+
 class InvalidInputError(PostroomError):
     """Somebody sent a value that cannot be accepted; `field` names it."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +18,7 @@ from app.errors import SettingError
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
+HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 LEAST_SECRET = 5
 """Characters: a shorter word may be part of any other."""
 
@@ -49,6 +52,18 @@ def _text(variable: str, text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise SettingError(variable, "..." if variable in SECRETS else text, "one line of text")
     return text
+
+
+def _host(variable: str, text: str) -> str:
+    """Read an address without a port; [::1] is the way links write ::1."""
+    host = text.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not HOST_NAME.fullmatch(host):
+            expected = "an address without a port (that is PORT), such as 0.0.0.0, 127.0.0.1 or ::"
+            raise SettingError(variable, text, expected) from None
+    return host
 
 
 def _url(variable: str, text: str) -> str:
@@ -118,7 +133,7 @@ class Settings:
     """All settings, read by `Settings.read()` or made by hand in tests."""
 
     port: int = _setting("PORT", _whole(0, 65535), 5000, "", "port the site listens on")
-    host: str = _setting("HOST", _text, "0.0.0.0", "", "address the site listens on")
+    host: str = _setting("HOST", _host, "0.0.0.0", "", "address the site listens on")
     environment: str = _setting(
         "APP_ENV", _one_of("development", "production"), "development", "", "development or production"
     )
@@ -215,6 +230,11 @@ class Settings:
             object.__setattr__(self, "data_dir", PROJECT_DIR / "data" / self.environment)
         if not self.public_url:
             object.__setattr__(self, "public_url", f"http://localhost:{self.port}")
+
+    @property
+    def bind(self) -> str:
+        """Write host and port as one, as gunicorn wants them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def production(self) -> bool:

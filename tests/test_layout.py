@@ -18,7 +18,16 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 # and from its own room, not from another room of its floor.
 FLOORS = (
     ("app.errors",),
-    ("app.settings", "app.secret_key", "app.install", "app.connections", "app.banner", "app.sources"),
+    (
+        "app.settings",
+        "app.secret_key",
+        "app.install",
+        "app.connections",
+        "app.listening",
+        "app.watch",
+        "app.banner",
+        "app.sources",
+    ),
     ("app.writer_line",),
     ("app.writer",),
     ("app.database",),

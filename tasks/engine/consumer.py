@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
 from tasks.engine.worker import BellWorker
+from tasks.engine.wrapper import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
@@ -114,6 +116,12 @@ class EmbeddedConsumer(Consumer):
             log.error("%d overdue jobs hold up all the others: this process is to be replaced", len(overdue))
             self._recycling = True
             self.recycle()
+
+    def longest_timeout_s(self) -> float:
+        """Say how long a body may hold this process's interpreter before it is overdue."""
+        kinds = self.huey._registry._registry.values()
+        here = [kind for kind in kinds if not getattr(kind, "process", False)]
+        return max((kind.default_timeout or math.inf for kind in here), default=DEFAULT_TIMEOUT_S)
 
     def ends(self) -> int:
         """Count the calls of bodies that have ended so far."""

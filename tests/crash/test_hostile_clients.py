@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import select
 import socket
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site_process import Site
+from tests.site_process import SITE_UNDER_TEST, Site
 
 pytestmark = pytest.mark.slow
 
@@ -84,19 +86,92 @@ def test_a_body_that_breaks_off_or_is_not_in_the_format_does_nothing(site: Site)
 # Too slowly
 
 
-def test_slow_clients_do_not_stop_the_site(site: Site) -> None:
-    beginnings = (
-        b"GET / HT",
-        HEAD + b"Content-Length: 1000\r\n\r\n{",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5",
-    )
-    with ExitStack() as stack:
-        clients = [stack.enter_context(connect(site)) for _ in range(9)]  # there are four threads
-        for number, client in enumerate(clients):
-            client.sendall(beginnings[number % 3])
-        assert [site.get("/up", timeout_s=20)[0] for _ in range(10)] == [200] * 10
-        ended, _, _ = select.select(clients, [], [], 0)
-    assert len(ended) >= len(clients) - 2, "all but those in the two seats of the slow have been sent away"
+SLOW = {
+    "silent": b"",
+    "half a line": b"GET / HT",
+    "half a head": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+    "half a body": HEAD + b"Content-Length: 1000\r\n\r\n{",
+    "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "reads nothing": b"GET /static/site.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000,
+    "hangs up late": b"GET /up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+}
+HELD, LOOKS = 24, 20
+
+
+class SlowClients(threading.Thread):
+    """Keeps connections of one kind open, and opens another for each that the site closes."""
+
+    def __init__(self, site: Site, beginning: bytes) -> None:
+        super().__init__(daemon=True)
+        self.site, self.beginning, self.may_end = site, beginning, threading.Event()
+        self.clients = [self.open() for _ in range(HELD)]
+
+    def open(self) -> socket.socket:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.connect(("127.0.0.1", self.site.port))
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.send(self.beginning)
+        return client
+
+    def run(self) -> None:
+        while not self.may_end.wait(0.05):
+            for number, client in enumerate(self.clients):
+                with contextlib.suppress(BlockingIOError):
+                    if self.beginning != SLOW["reads nothing"] and client.recv(4096) == b"":
+                        client.close()
+                        self.clients[number] = self.open()
+
+    def __enter__(self) -> SlowClients:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.may_end.set()
+        self.join()
+        for client in self.clients:
+            client.close()
+
+
+@pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW.keys())
+def test_clients_that_hold_on_delay_nobody(site: Site, beginning: bytes) -> None:
+    with SlowClients(site, beginning):  # there are four threads
+        waits_s = sorted(wait_for_page(site) for _ in range(LOOKS))
+    print(f"median {waits_s[LOOKS // 2]:.3f} s, longest {waits_s[-1]:.3f} s")
+    assert waits_s[LOOKS // 2] < 0.5, waits_s
+
+
+def wait_for_page(site: Site) -> float:
+    """Look at a page as somebody who comes anew; return how long that took."""
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert site.get("/api/books", timeout_s=20)[0] == 200
+    return time.monotonic() - began
+
+
+def test_long_polls_and_slow_clients_together_leave_threads_for_pages(tmp_path: Path) -> None:
+    environ = {"WEB_THREADS": "4", "NOTES": str(tmp_path / "notes"), "RATELIMIT_ENABLED": "0"}
+    with Site(tmp_path / "data", SITE_UNDER_TEST, **environ) as site:
+        job = site.post("/api/test/slow", {"seconds": 20, "marker": "long"})[1]["id"]
+        poll = f"GET /api/jobs/{job}?wait=20 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        with SlowClients(site, poll), SlowClients(site, SLOW["half a body"]):
+            waits_s = sorted(wait_for_page(site) for _ in range(LOOKS))
+    assert waits_s[LOOKS // 2] < 0.5, waits_s
+
+
+def test_a_thousand_idle_connections_leave_files_for_the_site(tmp_path: Path) -> None:
+    few_files = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128));" \
+        " os.execv(sys.argv[1], sys.argv[1:])"  # fmt: skip
+    with Site(tmp_path / "data", [sys.executable, "-c", few_files, sys.executable, "main.py"]) as site:
+        before = site.get("/api/queue")[1]["instances"]
+        with ExitStack() as stack:
+            for _ in range(1000):
+                stack.enter_context(connect(site))
+            assert site.get("/api/books", timeout_s=20)[0] == 200
+            assert site.get("/api/queue")[1]["instances"] == before
+    assert "Traceback" not in "".join(site.log)
 
 
 # In odd spellings
