@@ -77,19 +77,45 @@ def test_a_job_that_ends_badly_keeps_its_reason(queue: Queue, state: str) -> Non
     assert queue.attempts() == [(1, "error", "ValueError: no")]
 
 
-def test_a_retry_keeps_its_place_before_those_who_came_later(queue: Queue) -> None:
-    queue.insert("first", "second")
+def test_a_retry_goes_behind_what_waits_and_before_what_comes_later(queue: Queue) -> None:
+    queue.insert("first", "second", "third")
     queue.finish(queue.claim_one(), RETRY)
+    queue.insert("fourth")
+    assert [queue.claim_one().uuid, queue.claim_one().uuid] == ["second", "third"]
     job = queue.claim_one()
     assert (job.uuid, job.attempt, job.retries, job.retry_delay, job.claim) == ("first", 2, 1, 2.5, 2)
 
 
-def test_a_retry_for_later_waits_and_keeps_its_place_too(queue: Queue) -> None:
+def test_two_jobs_that_fail_at_once_take_turns_and_keep_nobody_waiting(queue: Queue) -> None:
+    queue.insert("bad", "worse", "good")
+    seen = []
+    for _ in range(5):
+        job = queue.claim_one()
+        seen.append(job.uuid)
+        queue.finish(job, Ending("done") if job.uuid == "good" else RETRY)
+    assert seen == ["bad", "worse", "good", "bad", "worse"]
+
+
+def test_a_retry_stays_within_its_priority(queue: Queue) -> None:
+    queue.insert("urgent", priority=5)
+    queue.insert("other")
+    queue.finish(queue.claim_one(), RETRY)
+    assert queue.claim_one().uuid == "urgent"
+
+
+def test_a_job_whose_process_is_gone_keeps_its_place(queue: Queue) -> None:
+    queue.insert("first", "second")
+    queue.claim_one()
+    queue.free()
+    assert queue.claim_one().uuid == "first"
+
+
+def test_a_retry_for_later_waits_and_then_goes_behind_what_waits_too(queue: Queue) -> None:
     queue.insert("first", "second")
     queue.finish(queue.claim_one(), Ending("scheduled", run_at=NOW + 60, error="ValueError: again"))
     assert (queue.row("first")["state"], queue.row("first")["error"]) == ("scheduled", None)
     assert queue.promote(NOW + 60) == 1
-    assert queue.claim_one().uuid == "first"
+    assert [queue.claim_one().uuid, queue.claim_one().uuid] == ["second", "first"]
 
 
 def test_a_wait_refunds_the_attempt_and_is_counted_apart(queue: Queue) -> None:

@@ -61,6 +61,12 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     history: int = 0
+    place: int | None = None
+
+    @property
+    def turn(self) -> tuple[float, int, int]:
+        """Say by what it is sorted among the ready: priority, then place in the line, which is its id at first."""
+        return -self.priority, self.id if self.place is None else self.place, self.id
 
     def move(self, state: str, now: float, run_at: float | None = None) -> None:
         """Come into a state that is not running."""
@@ -76,7 +82,8 @@ class Model:
         self.now = 1000.0
         self.jobs: dict[str, Job] = {}
         self.pauses: dict[str, float | None] = {}
-        self.last_id = 0
+        self.last_number = 0
+        """The last id or place that was given: both count on."""
 
     def having(self, *states: str, task: str | None = None) -> list[Job]:
         return [job for job in self.jobs.values() if job.state in states and task in (None, job.task)]
@@ -87,11 +94,11 @@ class Model:
     def insert(self, id: int, uuid: str, task: str, priority: float, run_at: float | None) -> None:
         if self.is_live(uuid):
             return
-        assert id > self.last_id, "ids grow: they are the order of arrival"
-        self.last_id = id
+        assert id > self.last_number, "ids grow: they are the order of arrival"
+        self.last_number = id
         waits = run_at is not None and run_at > self.now
         state = "scheduled" if waits else "ready"
-        self.jobs[uuid] = Job(self.last_id, uuid, task, priority, state, run_at if waits else None)
+        self.jobs[uuid] = Job(id, uuid, task, priority, state, run_at if waits else None)
 
     def is_full(self) -> bool:
         return len(self.having("ready", "scheduled")) >= MAX_PENDING
@@ -106,7 +113,7 @@ class Model:
     def _choose(self, beside: list[Job]) -> list[Job]:
         barred = self._barred()
         ready = [job for job in self.having("ready") if job.task not in barred and "" not in barred]
-        ready.sort(key=lambda job: (-job.priority, job.id))
+        ready.sort(key=lambda job: job.turn)
         if not ready or any(job.deaths >= 2 for job in beside) or (beside and ready[0].deaths >= 2):
             return []
         first = ready[0]
@@ -122,14 +129,27 @@ class Model:
         return paused | {task for task, limit in RULES.limits.items() if running[task] >= limit}
 
     def finish(self, claimed: ClaimedJob, ending: Ending) -> bool:
+        place = self.next_place() if ending.state == "ready" else None  # taken, be the job one's own or not
         job = self.jobs.get(claimed.uuid)
         if job is None or job.id != claimed.id or job.state != "running" or job.claim != claimed.claim:
             return False
         job.move(ending.state, self.now, ending.run_at)
+        job.place = job.place if place is None else place
         job.attempt, job.waits = job.attempt - ending.waited, job.waits + ending.waited
         job.alone = job.alone or ending.alone
         job.history += ending.error is not None
         return True
+
+    def next_place(self) -> int:
+        """Give the last place of the line."""
+        self.last_number += 1
+        return self.last_number
+
+    def promote(self, due: list[Job]) -> None:
+        place = self.next_place() if self.last_number else None
+        for job in due:
+            job.move("ready", self.now)
+            job.place = place
 
     def free(self, instance: str, died: bool) -> None:
         for job in self.having("running"):
@@ -209,8 +229,7 @@ class QueueMachine(RuleBasedStateMachine):
     def promote(self) -> None:
         due = [job for job in self.model.having("scheduled") if (job.run_at or 0) <= self.model.now]
         assert self.write(lambda c: jobs.promote(c, self.model.now)) == len(due)
-        for job in due:
-            job.move("ready", self.model.now)
+        self.model.promote(due)
 
     @rule()
     def restart(self) -> None:
@@ -309,7 +328,7 @@ class QueueMachine(RuleBasedStateMachine):
     def every_job_is_where_the_model_has_it(self) -> None:
         rows = self.database.read(
             "SELECT id, uuid, task, priority, state, run_at, attempt, deaths, waits, claim, alone, instance,"
-            " worker, started_at, finished_at,"
+            " worker, started_at, finished_at, place,"
             " (SELECT COUNT(*) FROM postroom_attempts WHERE job = postroom_jobs.id) AS history"
             " FROM postroom_jobs"
         )

@@ -54,6 +54,13 @@ def pending_count(connection: sqlite3.Connection) -> int:
     return int(connection.execute(sql).fetchone()[0])
 
 
+def next_place(connection: sqlite3.Connection) -> int | None:
+    """Take the last place of the line: the next number of the ids' own counter (None: there never was a job)."""
+    sql = "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'postroom_jobs' RETURNING seq"
+    row = connection.execute(sql).fetchone()
+    return None if row is None else int(row[0])
+
+
 def _insert_fresh(connection: sqlite3.Connection, new_jobs: Sequence[NewJob], now: float) -> bool:
     """Insert many jobs at a stroke, if none of their ids is known; else insert none."""
     connection.execute("SAVEPOINT fresh")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tasks.engine.jobs import CLAIMED, ClaimedJob
+from tasks.engine.schema import IN_TURN
 
 Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
 """A connection's `execute`, or a database's `read`."""
@@ -17,12 +18,12 @@ SUSPECT_DEATHS = 2
 """A job with so many deaths to its name runs alone in its instance, so that only the culprit gets the next."""
 
 # The best of the heads of the tasks that are not barred, one index seek a task, however many jobs wait.
-NEXT_READY = """
+NEXT_READY = f"""
 SELECT id FROM postroom_jobs WHERE id IN (
     SELECT (
-        SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = counts.task ORDER BY priority DESC, id LIMIT 1
-    ) FROM postroom_task_counts AS counts WHERE ready > 0 AND task NOT IN ({barred})
-) ORDER BY priority DESC, id LIMIT 1
+        SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = counts.task ORDER BY {IN_TURN} LIMIT 1
+    ) FROM postroom_task_counts AS counts WHERE ready > 0 AND task NOT IN ({{barred}})
+) ORDER BY {IN_TURN} LIMIT 1
 """
 
 # One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
@@ -42,7 +43,7 @@ PAUSED_AND_RUNNING = (
 
 BATCH = (
     "SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
-    " ORDER BY priority DESC, id LIMIT ?"
+    f" ORDER BY {IN_TURN} LIMIT ?"
 )
 
 

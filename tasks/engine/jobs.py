@@ -6,12 +6,15 @@ A job is one row that moves along these arrows; the WHERE of each UPDATE is the 
     scheduled -> ready        promote: its time has come
     ready     -> running      claims.py: one instance has it
     running   -> done         finish: fenced by (state, claim); zero rows means another owner has it
-    running   -> ready        finish: retry now; or free: its instance died
+    running   -> ready        finish: retry now; or free: its instance died or stopped
     running   -> scheduled    finish: retry later; or free: it was overdue when its instance died
     running   -> failed       finish: out of retries; or free and shelve: it died MAX_DEATHS times
     running   -> cancelled    finish: revoked, expired or cancelled by itself
     (any, by hand)            shelf.py: cancel what waits, redrive what failed
     scheduled, ready -> failed    shelve: it cannot run at all
+
+Who is ready is claimed by priority, then in the order of arrival. A retry, and what was scheduled, arrives anew,
+behind all that waits; a job whose process died or stopped keeps its place, and a redriven one has its old one.
 """
 
 from __future__ import annotations
@@ -109,14 +112,14 @@ def _finish_one(
     cursor = connection.execute(
         "UPDATE postroom_jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
         " progress = IFNULL(?, progress), retries = ?, retry_delay = ?, attempt = attempt - ?,"
-        " waits = waits + ?, alone = alone OR ?, run_ms = ?, instance = NULL, worker = NULL"
+        " waits = waits + ?, alone = alone OR ?, run_ms = ?, place = IFNULL(?, place), instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
         (
             ending.state, ending.run_at, job.ready_at if ended else now if ending.state == "ready" else None,
             now if ended else None, ending.result,
             ending.error if ending.state in ("failed", "cancelled") else None, ending.progress,
             ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone, run_ms,
-            job.id, job.claim,
+            arrivals.next_place(connection) if ending.state == "ready" else None, job.id, job.claim,
         ),
     )  # fmt: skip
     if cursor.rowcount == 0:
@@ -180,9 +183,9 @@ def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) 
 def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> int:
     """Make due jobs ready; return how many."""
     return connection.execute(
-        "UPDATE postroom_jobs SET state = 'ready', run_at = NULL, ready_at = ? WHERE id IN"
+        "UPDATE postroom_jobs SET state = 'ready', run_at = NULL, ready_at = ?, place = ? WHERE id IN"
         " (SELECT id FROM postroom_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?)",
-        (now, now, limit),
+        (now, arrivals.next_place(connection), now, limit),
     ).rowcount
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from tasks.engine.schema import IN_TURN, PLACE
+
 FIND = """
 SELECT uuid, task, state, claim, attempt, deaths, enqueued_at, started_at, finished_at, progress, result, error
 FROM postroom_jobs WHERE uuid = ?
 """
 
 # The oldest head among the priorities of the tasks: one index seek each, however many jobs wait.
-OLDEST_READY = """
+OLDEST_READY = f"""
 WITH RECURSIVE heads (task, priority) AS (
     SELECT task, (SELECT MAX(priority) FROM postroom_jobs WHERE state = 'ready' AND task = counts.task)
     FROM postroom_task_counts AS counts WHERE ready > 0
@@ -20,7 +22,7 @@ WITH RECURSIVE heads (task, priority) AS (
 )
 SELECT MIN((
     SELECT ready_at FROM postroom_jobs WHERE state = 'ready' AND task = heads.task AND priority = heads.priority
-    ORDER BY id LIMIT 1
+    ORDER BY {PLACE} LIMIT 1
 )) FROM heads
 """
 
@@ -87,7 +89,7 @@ WHERE state = 'running' ORDER BY id
 SUSPECT = "SELECT 1 FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running') LIMIT 1"
 
 PAYLOADS = {
-    "ready": "SELECT payload FROM postroom_jobs WHERE state = 'ready' ORDER BY priority DESC, id LIMIT ?",
+    "ready": f"SELECT payload FROM postroom_jobs WHERE state = 'ready' ORDER BY {IN_TURN} LIMIT ?",
     "scheduled": "SELECT payload FROM postroom_jobs WHERE state = 'scheduled' ORDER BY run_at, id LIMIT ?",
 }
 

@@ -17,6 +17,9 @@ OLDER_NAMES = (
 )  # fmt: skip
 """What the tables were called before they had a prefix. With it, a table `jobs` of your own is not the queue's."""
 
+PLACE = "IFNULL(place, id)"
+"""Where a ready job stands among those of its priority: in the order of arrival; who comes back stands last."""
+IN_TURN = f"priority DESC, {PLACE}, id"
 STATES = ("scheduled", "ready", "running", "done", "failed", "cancelled")
 
 # OR and not IN in the checks: for an IN SQLite fills a little table of its own, at every insert and update, which
@@ -230,4 +233,20 @@ def create_queue(tables: Tables) -> None:
         for statement in TABLES:
             tables.execute(statement)
     for statement in (*INDEXES, *TRIGGERS):
+        tables.execute(statement)
+
+
+# A retry goes behind what waits, so that no job that fails at once keeps others from their turn (P2).
+PLACES = (
+    "ALTER TABLE postroom_jobs ADD COLUMN place INTEGER",  # in the line of its priority; NULL: its id
+    "DROP INDEX postroom_jobs_ready_by_task",
+    f"""CREATE INDEX postroom_jobs_ready_by_task ON postroom_jobs (task, priority DESC, {PLACE})
+        WHERE state = 'ready'""",
+)
+
+
+@migrations()
+def give_places(tables: Tables) -> None:
+    """Give a job that comes back into the line a place of its own."""
+    for statement in PLACES:
         tables.execute(statement)
