@@ -19,12 +19,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported inside, so that `import app.settings` costs nothing and no module is imported in a circle.
     import secrets
 
-    from werkzeug.middleware.proxy_fix import ProxyFix
-
     import tasks
     from app import catalogue, pages
     from app.database import Database
     from app.mail import ledger
+    from app.pages.client_address import ClientAddress
     from app.pages.error_pages import Site
     from app.settings import Settings
 
@@ -33,8 +32,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     # The kept key is not read here, for this opens no file; gunicorn.conf.py has it in SECRET_KEY by now.
     cookie_key = settings.secret_key or secrets.token_hex(32)
     app.config.update(SECRET_KEY=cookie_key, MAX_CONTENT_LENGTH=settings.max_request_bytes)
-    if hops := settings.behind_proxy:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops)  # type: ignore[method-assign]
+    if proxies := settings.behind_proxy:
+        app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
 
     tasks.load()
     database = Database(

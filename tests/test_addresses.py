@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.errors import InvalidInputError, SettingError
-from app.mail.addresses import parse_sender, wire_address
+from app.mail.addresses import mailbox, parse_sender, wire_address
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,18 @@ def test_sender_is_split_into_name_and_address(mail_from: str, name: str, addres
 def test_sender_that_is_no_address_is_refused(mail_from: str) -> None:
     with pytest.raises(SettingError, match="MAIL_FROM is"):
         parse_sender(mail_from)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("Cleo+books@Example.com", "cleo@example.com"),
+        ("cleo+a+b@example.com", "cleo@example.com"),
+        ("+a@example.com", "+a@example.com"),
+        ("cleo@a+b.example", "cleo@a+b.example"),
+        ("cleo", "@cleo"),
+        ("", "@"),
+    ],
+)
+def test_spellings_of_one_mailbox_count_as_one(address: str, expected: str) -> None:
+    assert mailbox(address) == expected

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from app import create_app
 from app.database import database
 from app.pages import rate_counts
 from app.pages.rate_counts import CountsInMemory
+from app.pages.rate_limits import limiter
 from app.settings import Settings
 from tests.forms import Browser
 
@@ -77,10 +79,17 @@ def test_however_many_clients_ask_for_one_address_it_gets_one_mail(app: Flask, c
         subscribe(client, spelling, f"192.0.{net}.{host}")
         for net in range(2)
         for host in range(50)
-        for spelling in ("cleo@example.com", "Cleo@Example.com ")
+        for spelling in ("cleo@example.com", "Cleo@Example.com ", "cleo@example.com")
     )
     (mails,) = database.read_one("SELECT count(*) FROM postroom_emails") or ()
     assert (answers[201], mails) == (5, 1)
+
+
+def test_plus_addresses_of_one_mailbox_count_as_one(client: Browser) -> None:
+    answers = [subscribe(client, f"cleo+{number}@example.com", f"192.0.2.{number}") for number in range(9)]
+    assert answers == [201] * 5 + [429] * 4
+    assert subscribe(client, "cleo@example.com", "192.0.2.99") == 429
+    assert subscribe(client, "ada+1@example.com", "192.0.2.99") == 201
 
 
 def test_the_form_and_the_call_count_together(client: Browser) -> None:
@@ -149,7 +158,17 @@ def test_strangers_add_only_so_many_books(client: Browser) -> None:
         (0, "::ffff:192.0.2.{n}", "", 40),
         (0, "fe80::{n}%eth0", "", 20),
         (0, "", "", 20),
-        (0, "unix:{n}", "", 40),
+        (0, "unix:{n}", "", 20),
+        # as gateways and broken proxies write it
+        (1, "10.0.0.1", "203.0.113.9:{n}", 20),
+        (1, "10.0.0.1", "198.51.100.{n}:443", 40),
+        (1, "10.0.0.1", "[2001:db8::1]:{n}", 20),
+        (1, "10.0.0.1", "2001:db8:0:1::{n}", 20),
+        (1, "10.0.0.1", "::ffff:198.51.100.{n}", 40),
+        (1, "10.0.0.1", "198.51.100.{n}, 203.0.113.9, ", 20),
+        (1, "10.0.0.1", "x{n}", 20),
+        (1, "10.0.0.1", "", 20),
+        (2, "10.0.0.1", "198.51.100.{n}", 40),
     ],
 )
 def test_a_client_is_its_network_address_as_the_nearest_proxy_of_ours_tells_it(
@@ -190,9 +209,81 @@ def test_guesses_by_form_link_and_header_count_together_wherever_they_are_sent(c
     assert [one().status_code for one in sent] == [429] * 4
 
 
-def test_guesses_are_throttled_over_all_clients(app: Flask, client: Browser) -> None:
-    answers = Counter(guess(client, "x", f"192.0.{n // 250}.{n % 250}") for n in range(600))
-    assert answers == {401: 500, 429: 100}
+def throttle(client: Browser, ip: str = "127.0.0.1") -> None:
+    assert [guess(client, f"wrong {number}", ip) for number in range(20)] == [401] * 20
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "body"),
+    [
+        *[(method, "/nowhere", {}) for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE")],
+        *[
+            ("GET", address, {})
+            for address in ("/", "/api/emails", "/api/queue", "/desk", "/ready", "/sign-in")
+        ],
+        ("POST", "/", {}),
+        ("POST", "/api/books", {"data": b"x" * 2_000_000}),
+        ("POST", "/api/books", {"data": b"{", "content_type": "application/json"}),
+        ("POST", "/api/books", {"data": b"{", "headers": {"Content-Length": "9"}}),
+        ("POST", "/books", {"data": {"title": "x"}}),
+    ],
+)
+def test_no_answer_to_a_throttled_client_tells_whether_a_guess_was_right(
+    app: Flask, client: Browser, method: str, address: str, body: dict[str, Any]
+) -> None:
+    throttle(client)
+    told = []
+    for token in ("wrong", app.extensions["settings"].admin_token):
+        headers = {"Authorization": f"Bearer {token}"} | body.get("headers", {})
+        answer = client.open(address, method=method, **(body | {"headers": headers}))
+        told.append((answer.status_code, answer.data, sorted(answer.headers)))
+    assert told[0] == told[1]
+    assert told[0][0] == 429
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "body"),
+    [
+        ("OPTIONS", "/desk", {}),
+        ("HEAD", "/", {}),
+        ("POST", "/api/books", {"data": b"x" * 2_000_000}),
+        ("POST", "/api/books", {"data": b"{", "content_type": "application/json"}),
+        ("POST", "/books", {"data": b"short", "headers": {"Content-Length": "9"}}),
+    ],
+)
+def test_a_guess_counts_whatever_else_is_wrong_with_its_request(
+    client: Browser, method: str, address: str, body: dict[str, Any]
+) -> None:
+    headers = {"Authorization": "Bearer wrong"} | body.get("headers", {})
+    answers = [client.open(address, method=method, **(body | {"headers": headers})) for _ in range(21)]
+    assert 429 not in [answer.status_code for answer in answers[:20]]
+    assert answers[20].status_code == 429
+
+
+def test_guesses_at_once_are_no_more_than_those_one_by_one(app: Flask) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = Counter(pool.map(lambda _: guess(app.test_client(), "x"), range(60)))
+    assert answers == {401: 20, 429: 40}
+
+
+def test_however_many_strangers_guess_the_operator_comes_in(app: Flask, client: Browser) -> None:
+    for number in range(600):
+        guess(client, "x", f"192.0.{number // 250}.{number % 250}")
+    token = app.extensions["settings"].admin_token
+    headers = {"Authorization": f"Bearer {token}"}
+    assert {client.get(path, headers=headers).status_code for path in ("/api/emails", "/metrics", "/")} == {
+        200
+    }
+    assert client.get("/sign-in", query_string={"token": token}).location == "/desk"
+
+
+def test_a_health_check_answers_everybody_and_is_no_place_to_guess(app: Flask, client: Browser) -> None:
+    throttle(client)
+    tokens = [f"wrong {number}" for number in range(30)] + [app.extensions["settings"].admin_token]
+    answers = [client.get("/up", headers={"Authorization": f"Bearer {token}"}) for token in tokens]
+    assert {(answer.status_code, str(answer.headers)) for answer in answers} == {
+        (200, str(answers[0].headers))
+    }
 
 
 def test_who_is_signed_in_stays_so_while_others_guess(operator: Browser, client: Browser) -> None:
@@ -216,10 +307,28 @@ def test_counts_of_many_clients_stay_bounded_and_go_when_their_hour_is_over(
     counts = CountsInMemory()
     for number in range(3 * rate_counts.MOST_KEYS):
         counts.incr(f"client {number}", HOUR_S)
-    assert len(counts._counts) == rate_counts.MOST_KEYS
+        counts.incr(f"client {number // 3}", HOUR_S)
+    assert len(counts) == rate_counts.MOST_KEYS
     later(HOUR_S + 1)
+    counts.incr("one more", HOUR_S)
+    counts.incr("one more", HOUR_S)
     counts.incr("the next one", HOUR_S)
-    assert len(counts._counts) == 1
+    assert len(counts) == 2
+
+
+def test_made_up_keys_push_out_no_count_that_grew() -> None:
+    counts = CountsInMemory()
+    for _ in range(20):
+        counts.incr("a client that asks too often", HOUR_S)
+    for number in range(2 * rate_counts.MOST_KEYS):
+        counts.incr(f"made up {number}", HOUR_S)
+    assert counts.get("a client that asks too often") == 20
+
+
+def test_a_client_past_its_bound_makes_up_no_more_addresses_to_be_counted(client: Browser) -> None:
+    answers = Counter(subscribe(client, f"made.up.{number}@example.com") for number in range(200))
+    assert answers == {201: 20, 429: 180}
+    assert len(limiter.storage) == 21
 
 
 def test_threads_that_count_at_once_lose_nothing() -> None:

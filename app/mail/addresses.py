@@ -29,6 +29,15 @@ def wire_address(address: str, field: str = "to") -> str:
     return ascii_form
 
 
+def mailbox(address: str) -> str:
+    """Name the mailbox that an address most likely leads to: capitals and what follows a + do not matter.
+
+    For counts and bounds alone: at a few providers cleo+a@example.com is somebody else's than cleo@example.com.
+    """
+    local, _, domain = address.lower().rpartition("@")
+    return f"{local.partition('+')[0] or local}@{domain}"
+
+
 @lru_cache(maxsize=8)
 def parse_sender(mail_from: str) -> Address:
     """Split MAIL_FROM into name and address.

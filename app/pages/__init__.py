@@ -53,10 +53,10 @@ def register(app: Flask) -> None:
     app.add_template_global(front_door.is_operator)
     settings = app.extensions["settings"]
     response_headers.register(app, settings)
-    bodies.register(app)
     error_pages.register(app)
-    # Before the forms: it looks at the operator's token.
+    # Before all others: it decides who asks, so that none of their refusals tells of a token.
     rate_limits.register(app, settings.ratelimit_enabled)
+    bodies.register(app)
     form_tokens.register(app)
 
     @app.context_processor

@@ -1,10 +1,15 @@
-"""Who may come in: the operator, by a cookie after signing in or by `Authorization: Bearer` with each call."""
+"""Who may come in: the operator, by a cookie after signing in or by `Authorization: Bearer` with each call.
+
+Who asks is decided once, before anything answers (`rate_limits.register`). Until then, and where that is refused,
+everybody is a stranger: so no answer, an error's neither, tells whether a token was right.
+"""
 
 from __future__ import annotations
 
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -15,17 +20,46 @@ from app.errors import OperatorOnlyError
 SESSION_S = 12 * 3600
 """How long a sign-in lasts, however busy the operator is."""
 
-ASKED = "postroom.is_operator"
+WHO_ASKS = "postroom.who_asks"
 HOW_TO_CALL = "Only the operator may do this: send the header Authorization: Bearer <ADMIN_TOKEN>."
 HOW_TO_SIGN_IN = "Only the operator may do this: sign in first."
 
 
+@dataclass(frozen=True)
+class WhoAsks:
+    """What this request showed of the operator: a session of his, his token, or neither."""
+
+    has_session: bool = False
+    has_token: bool = False
+
+
+STRANGER = WhoAsks()
+
+
+def who_asks() -> WhoAsks:
+    """Return what was decided about this request; a stranger until then."""
+    found: WhoAsks = request.environ.get(WHO_ASKS, STRANGER)
+    return found
+
+
+def note_who_asks(has_session: bool, has_token: bool) -> None:
+    """Keep with the request what was decided about it."""
+    request.environ[WHO_ASKS] = WhoAsks(has_session, has_token)
+
+
 def is_operator() -> bool:
     """Say whether this request comes from the operator; templates may ask too."""
-    # Kept with the request, for the page and its template ask often.
-    if ASKED not in request.environ:
-        request.environ[ASKED] = is_signed_in() or bearer_is_right()
-    return bool(request.environ[ASKED])
+    return who_asks() != STRANGER
+
+
+def is_signed_in() -> bool:
+    """Say whether this request comes with a session of the operator's."""
+    return who_asks().has_session
+
+
+def bearer_is_right() -> bool:
+    """Say whether the request carries the operator's token."""
+    return who_asks().has_token
 
 
 def operator_only(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +105,7 @@ def operator_unless_trying_out(view: Callable[..., Any]) -> Callable[..., Any]:
 # The session
 
 
-def is_signed_in() -> bool:
+def session_is_good() -> bool:
     """Say whether the session is of an operator who signed in with today's ADMIN_TOKEN, not too long ago."""
     seal, signed_in_at = session.get("operator"), session.get("signed_in_at")
     if not isinstance(seal, str) or not isinstance(signed_in_at, (int, float)):
@@ -84,13 +118,13 @@ def sign_in() -> None:
     session.clear()
     session.permanent = True  # the browser forgets it when it ends here
     session.update(operator=_seal(), signed_in_at=int(time.time()))
-    request.environ[ASKED] = True
+    note_who_asks(has_session=True, has_token=False)
 
 
 def sign_out() -> None:
     """End the session."""
     session.clear()
-    request.environ[ASKED] = False
+    note_who_asks(has_session=False, has_token=False)
 
 
 def token_is_right(token: str) -> bool:
@@ -98,18 +132,11 @@ def token_is_right(token: str) -> bool:
     return hmac.compare_digest(_digest(token), _digest(current_app.extensions["settings"].admin_token))
 
 
-def bearer_is_right() -> bool:
-    """Say whether the request carries the operator's token."""
-    token = bearer()
-    return token is not None and token_is_right(token)
-
-
 def bearer() -> str | None:
     """Return the token of `Authorization: Bearer`, if the request has one."""
-    authorization = request.authorization
-    if authorization is None or authorization.type != "bearer":
-        return None
-    return authorization.token or None
+    # Not request.authorization: it raises for bytes of other kinds that are not UTF-8.
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if kind.lower() == "bearer" else None
 
 
 def _seal() -> str:

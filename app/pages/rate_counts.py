@@ -9,7 +9,8 @@ from typing import Any
 from limits.storage import Storage
 
 MOST_KEYS = 20_000
-"""Counts that are kept at most, about 5 MB; past that the oldest goes."""
+"""Counts that are kept at most, about 5 MB. Half of the room is for those that grew past one, so that whoever makes
+up a new key for each request pushes out only others that did."""
 
 
 class CountsInMemory(Storage):
@@ -23,7 +24,9 @@ class CountsInMemory(Storage):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_options: Any) -> None:
         super().__init__(uri, wrap_exceptions)
         self._lock = Lock()
-        self._counts: dict[str, list[float]] = {}  # key: [count, ends_at], oldest first
+        # key: [count, ends_at], in the order of their last change: what is forgotten goes from the front
+        self._once: dict[str, list[float]] = {}
+        self._more: dict[str, list[float]] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -34,22 +37,23 @@ class CountsInMemory(Storage):
         """Count, in a window of `expiry` seconds that begins with the first of them."""
         now = time.time()
         with self._lock:
-            entry = self._counts.get(key)
-            if entry is None or entry[1] <= now:
-                self._counts.pop(key, None)  # so that a new window goes to the end
-                self._forget(now)
-                entry = self._counts[key] = [0, now + expiry]
-            entry[0] += amount
-            return int(entry[0])
+            count, ends_at = self._once.pop(key, None) or self._more.pop(key, None) or (0, 0)
+            if ends_at <= now:
+                count, ends_at = 0, now + expiry
+            count += amount
+            kept = self._once if count <= 1 else self._more
+            self._make_room(kept, now)
+            kept[key] = [count, ends_at]
+            return int(count)
 
     def get(self, key: str) -> int:
         """Return the count of a window that has not ended."""
-        count, ends_at = self._counts.get(key, (0, 0))
+        count, ends_at = self._find(key)
         return int(count) if ends_at > time.time() else 0
 
     def get_expiry(self, key: str) -> float:
         """Return when the key's window ends."""
-        return self._counts.get(key, (0, time.time()))[1]
+        return self._find(key)[1]
 
     def check(self) -> bool:
         """Say that it works."""
@@ -58,18 +62,29 @@ class CountsInMemory(Storage):
     def reset(self) -> int:
         """Forget every count."""
         with self._lock:
-            count = len(self._counts)
-            self._counts.clear()
+            count = len(self)
+            self._once.clear()
+            self._more.clear()
         return count
 
     def clear(self, key: str) -> None:
         """Forget one count."""
         with self._lock:
-            self._counts.pop(key, None)
+            self._once.pop(key, None)
+            self._more.pop(key, None)
 
-    def _forget(self, now: float) -> None:
-        while self._counts:
-            oldest = next(iter(self._counts))
-            if len(self._counts) < MOST_KEYS and self._counts[oldest][1] > now:
+    def __len__(self) -> int:
+        """Say how many counts are kept."""
+        return len(self._once) + len(self._more)
+
+    def _find(self, key: str) -> list[float]:
+        with self._lock:
+            return self._once.get(key) or self._more.get(key) or [0, time.time()]
+
+    @staticmethod
+    def _make_room(kept: dict[str, list[float]], now: float) -> None:
+        while kept:
+            oldest = next(iter(kept))
+            if len(kept) < MOST_KEYS // 2 and kept[oldest][1] > now:
                 break
-            del self._counts[oldest]
+            del kept[oldest]

@@ -7,53 +7,55 @@ themselves. RATELIMIT_ENABLED=0 switches all of it off. The operator is not limi
 from __future__ import annotations
 
 import ipaddress
+import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_limiter import Limiter
-from limits import parse
+from limits import RateLimitItem, parse
 
 from app.errors import TooManyRequestsError
+from app.mail.addresses import mailbox
 from app.pages import front_door
+from app.pages.client_address import ip_address
 from app.pages.rate_counts import CountsInMemory
 
 SUBSCRIBING_PER_CLIENT = "20 per hour"
-SUBSCRIBING_PER_ADDRESS = "5 per hour"
+SUBSCRIBING_PER_ADDRESS = parse("5 per hour")
 CHANGING_BOOKS_PER_CLIENT = "120 per hour"
 WRONG_TOKENS_PER_CLIENT = parse("20 per hour")
-WRONG_TOKENS_OF_ALL = parse("500 per hour")
+
+HEALTH_CHECK = "status.up"
+"""It answers everybody alike, whatever token comes along, so no guess is counted there."""
 
 
 def client() -> str:
     """Name the client: its network address, which behind a proxy the proxy tells (BEHIND_PROXY)."""
-    told = (request.remote_addr or "unknown").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(told)
-    except ValueError:
-        return told[:64]
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+    address = ip_address(request.remote_addr or "")
+    if address is None:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
         # Whoever has one address of IPv6 has 2**64 of them.
         return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(address)
 
 
 def address_to_subscribe() -> str:
-    """Name the mail address of a request to subscribe, so that nobody's is asked for over and over."""
+    """Name the mailbox of a request to subscribe, so that nobody's is asked for over and over."""
     fields = request.get_json(silent=True) if request.is_json else request.form
     email = fields.get("email") if isinstance(fields, Mapping) else None
-    return "address " + str(email or "").strip().lower()[:254]
+    return "address " + mailbox(str(email or "").strip()[:254])
 
 
 limiter = Limiter(client, storage_uri=f"{CountsInMemory.STORAGE_SCHEME[0]}://", strategy="fixed-window")
+_guessing = threading.Lock()  # of guesses that come at once none slips past the bound
 limiter.logger.setLevel("WARNING")  # it would write a line, with the mail address, for each refusal
 
 _subscribing_per_client = limiter.shared_limit(
     SUBSCRIBING_PER_CLIENT, "subscribing", exempt_when=front_door.is_operator
-)
-_subscribing_per_address = limiter.shared_limit(
-    SUBSCRIBING_PER_ADDRESS, "subscribing", key_func=address_to_subscribe, exempt_when=front_door.is_operator
 )
 
 limit_changing_books = limiter.shared_limit(
@@ -64,39 +66,51 @@ limit_changing_books = limiter.shared_limit(
 
 def limit_subscribing(view: Callable[..., Any]) -> Callable[..., Any]:
     """Let a view subscribe only so many readers an hour, by client and by mail address."""
-    return _subscribing_per_client(_subscribing_per_address(view))
+
+    # Inside: a client past its own bound makes up no more addresses to be counted.
+    @_subscribing_per_client
+    @wraps(view)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        if limiter.enabled and not front_door.is_operator():
+            address = address_to_subscribe()
+            if not limiter.limiter.hit(SUBSCRIBING_PER_ADDRESS, address):
+                raise _too_many(SUBSCRIBING_PER_ADDRESS, address, "That was asked for too often.")
+        return current_app.ensure_sync(view)(*args, **kwargs)
+
+    return limited
 
 
 def guess_is_right(token: str) -> bool:
-    """Compare with ADMIN_TOKEN; who was wrong too often is not told any more, not even the truth.
+    """Compare with ADMIN_TOKEN; a client that was wrong too often is not told any more, not even the truth.
 
+    By client alone: a bound for all together would let any stranger lock the operator out.
     Raises: TooManyRequestsError.
     """
     if not limiter.enabled:
         return front_door.token_is_right(token)
-    guesses = (
-        (WRONG_TOKENS_PER_CLIENT, f"wrong tokens of {client()}"),
-        (WRONG_TOKENS_OF_ALL, "wrong tokens"),
-    )
-    for limit, key in guesses:
-        if not limiter.limiter.test(limit, key):
-            ends_at = limiter.limiter.get_window_stats(limit, key).reset_time
-            raise _too_many(ends_at - time.time(), "Too many wrong tokens.")
-    is_right = front_door.token_is_right(token)
-    if not is_right:
-        for limit, key in guesses:
-            limiter.limiter.hit(limit, key)
+    key = f"wrong tokens of {client()}"
+    with _guessing:
+        may_know = limiter.limiter.test(WRONG_TOKENS_PER_CLIENT, key)
+        is_right = may_know and front_door.token_is_right(token)
+        if not is_right:
+            limiter.limiter.hit(WRONG_TOKENS_PER_CLIENT, key)
+    if not may_know:
+        raise _too_many(WRONG_TOKENS_PER_CLIENT, key, "Too many wrong tokens.")
     return is_right
 
 
 def refusal() -> TooManyRequestsError:
     """Say in the site's own way what Flask-Limiter has refused."""
     exceeded = limiter.current_limit
-    wait_s = exceeded.reset_at - time.time() if exceeded else 60.0
-    return _too_many(wait_s, "That was asked for too often.")
+    return _come_again(exceeded.reset_at if exceeded else time.time() + 60, "That was asked for too often.")
 
 
-def _too_many(wait_s: float, what: str) -> TooManyRequestsError:
+def _too_many(limit: RateLimitItem, key: str, what: str) -> TooManyRequestsError:
+    return _come_again(limiter.limiter.get_window_stats(limit, key).reset_time, what)
+
+
+def _come_again(at: float, what: str) -> TooManyRequestsError:
+    wait_s = at - time.time()
     minutes = max(1, round(wait_s / 60))
     when = "in a minute" if minutes == 1 else f"in {minutes} minutes"
     return TooManyRequestsError(f"{what} Try again {when}.", wait_s)
@@ -110,8 +124,9 @@ def register(app: Flask, enabled: bool) -> None:
     limiter.init_app(app)
 
     @app.before_request
-    def look_at_the_token() -> None:
-        # Here, for a page may look different to the operator, so that every address tells whether it was right.
+    def decide_who_asks() -> None:
+        if request.endpoint == HEALTH_CHECK:
+            return
         token = front_door.bearer()
-        if token is not None:
-            guess_is_right(token)
+        has_token = token is not None and guess_is_right(token)
+        front_door.note_who_asks(front_door.session_is_good(), has_token)

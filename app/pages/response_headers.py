@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
-from app.pages.front_door import ASKED, SESSION_S
+from app.pages.front_door import SESSION_S, is_operator
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -39,7 +39,7 @@ def register(app: Flask, settings: Settings) -> None:
         if not settings.in_frame and "frame-ancestors" not in policy:
             # Nobody else may show our pages in a frame and have their buttons pressed unseen.
             response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'self'"
-        if request.environ.get(ASKED):
+        if is_operator():
             response.headers.setdefault("Cache-Control", "no-store")  # not to be read after signing out
         return response
 
