@@ -380,3 +380,18 @@ def test_a_button_for_a_job_that_is_gone_says_so(operator: FlaskClient, waiting:
     page = page_of(operator, waiting)
     (token,) = re.findall(r'id="cancel-job".*?name="csrf_token" value="([^"]+)"', page, re.DOTALL)
     assert operator.post("/jobs/gone/retry", data={"csrf_token": token}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "id", ["order-42", "6f1e0b6e-8b7a-5b0e-9c1d-0123456789ab", "00000000-0000-0000-0000-000000000000"]
+)
+@pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/live", "/api/jobs/{}", "/api/jobs/{}?wait=1"])
+def test_a_job_whose_id_can_be_guessed_is_the_operators(
+    client: FlaskClient, operator: FlaskClient, make_task: MakeTask, path: str, id: str
+) -> None:
+    before = client.get(path.format(id))
+    make_task(lambda: "who ordered it")(id=id)
+    after = client.get(path.format(id))
+    assert (before.status_code, before.data) == (after.status_code, after.data)
+    assert after.status_code == 404
+    assert operator.get(path.format(id)).status_code == 200

@@ -91,6 +91,17 @@ def test_nobody_can_put_a_notice_on_the_page_by_a_link(client, query):
     assert 'id="notice"' not in text_of(response)
 
 
+@pytest.mark.parametrize("query", ["added=2", "filled=Mystery", "subscribed=Mystery"])
+def test_how_many_readers_there_are_is_told_to_nobody_who_may_not_write_to_them(app, subscribe, query):
+    for number in range(7):
+        subscribe(f"reader{number}@example.com", "Mystery")
+    app.extensions["settings"] = dataclasses.replace(app.extensions["settings"], environment="production")
+    stranger, operator = app.test_client(), app.test_client()
+    operator.sign_in()
+    assert "7 readers" not in text_of(stranger.get(f"/?{query}"))
+    assert ("7 readers" in text_of(operator.get(f"/?{query}"))) == ("subscribed" not in query)
+
+
 def test_the_notice_of_a_new_book_follows_its_job_to_the_end(client, subscribe, run_jobs):
     subscribe("cleo@example.com", "Mystery")
     page = text_of(follow(client, client.submit("/books", BOOK)))

@@ -146,12 +146,16 @@ def page(
         is_more=len(books) > PAGE_LENGTH,
         genres=catalogue.genres(),
         notice=notice,
-        may_change=anybody_may_change() or is_operator(),
+        may_change=_may_change(),
         made_up_readers=MADE_UP_READERS,
         book_error=book_error,
         subscription_error=subscription_error,
         **_best_sellers_facts(),
     )
+
+
+def _may_change() -> bool:
+    return anybody_may_change() or is_operator()
 
 
 def _best_sellers_facts() -> dict[str, Any]:
@@ -168,9 +172,12 @@ def _best_sellers_facts() -> dict[str, Any]:
 def _notice() -> dict[str, Any] | None:
     """Say what the form before this page did, from the address: no cookie is needed for it."""
     # Only genres, books and jobs that exist are shown: a link can put no words on the page.
-    for form in ("subscribed", "filled"):
-        if (genre := request.args.get(form, "")) in catalogue.genres():
-            return {form: genre, "count": catalogue.subscriber_count(genre)}
+    if (genre := request.args.get("subscribed", "")) in catalogue.genres():
+        return {"subscribed": genre}
+    if not _may_change():
+        return None  # how many readers there are is told to those who may write to them
+    if (genre := request.args.get("filled", "")) in catalogue.genres():
+        return {"filled": genre, "count": catalogue.subscriber_count(genre)}
     added = request.args.get("added", type=int)
     if not added:
         return None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import flask
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
@@ -27,6 +28,9 @@ SHOWN = (
     "progress", "result", "error",
 )  # fmt: skip
 """What the holder of a job's id may see of it, in this order; the error is the operator's."""
+
+UNGUESSABLE = (4, 7)
+"""Versions of UUID that are made of chance; ours are of version 7."""
 
 ENDED = ("done", "failed", "cancelled")
 LIVE_PARTS = {"page": "job_live.html", "summary": "job_summary.html"}
@@ -113,6 +117,7 @@ def facts(uuid: str, view: str = "page") -> dict[str, Any]:
 
     Raises: NotFoundError.
     """
+    _check_id(uuid)
     job, for_operator = tasks.huey.details(uuid), front_door.is_operator()
     if job is None:
         raise _gone()
@@ -139,14 +144,31 @@ def has_ended(uuid: str) -> bool:
 
 
 def _job(uuid: str) -> dict[str, Any]:
+    _check_id(uuid)
     job = tasks.huey.job(uuid)
     if job is None:
         raise _gone()
     return job
 
 
+def _check_id(uuid: str) -> None:
+    """Know no job, for strangers, by an id that was chosen, such as order-42: whose it is, only chance can tell.
+
+    Raises: NotFoundError.
+    """
+    try:
+        is_chosen = UUID(uuid).version not in UNGUESSABLE
+    except ValueError:
+        is_chosen = True
+    if is_chosen and not front_door.is_operator():
+        raise _gone()
+
+
 def _gone() -> NotFoundError:
-    return NotFoundError("There is no such job; jobs that ended are forgotten after a while.")
+    return NotFoundError(
+        "There is no such job: jobs that ended are forgotten after a while, and one whose id was chosen is shown "
+        "to the operator alone."
+    )
 
 
 def _seats() -> Seats:

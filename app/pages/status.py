@@ -12,7 +12,10 @@ import tasks
 from app.database import database
 from app.errors import PostroomError
 from app.mail import troubles
+from app.pages.front_door import is_operator
 from app.pages.json_out import with_moments
+
+FOR_STRANGERS = ("counts", "oldest_ready_age_s")
 
 bp = Blueprint("status", __name__)
 
@@ -39,9 +42,12 @@ def ready() -> tuple[dict[str, Any], int]:
 
 @bp.get("/api/queue")
 def queue() -> dict[str, Any]:
-    """Answer with the queue's depth by state, its age and who works on it."""
+    """Answer with the queue's depth by state and its age; to the operator also with who works on what, and pauses.
+
+    Not to strangers: a job's id would let them read its result, and a pause may name what the mail server said.
+    """
     overview: dict[str, Any] = with_moments(tasks.huey.overview())
-    return overview
+    return overview if is_operator() else {name: overview[name] for name in FOR_STRANGERS}
 
 
 def _database_troubles() -> list[str]:

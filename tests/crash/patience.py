@@ -13,11 +13,11 @@ LOOK_S = 0.02
 
 
 def ask_until(site: Site, path: str, is_so: Callable[[int, Any], bool], within_s: float) -> Any:
-    """GET a path until its status and body are as wanted; return the body."""
+    """GET a path, as the operator, until its status and body are as wanted; return the body."""
     deadline, answer = time.monotonic() + within_s, (0, None)
     while time.monotonic() < deadline:
         try:
-            answer = site.get(path, timeout_s=5)
+            answer = site.get(path, timeout_s=5, as_operator=True)
             if is_so(*answer):
                 return answer[1]
         except (OSError, HTTPException):

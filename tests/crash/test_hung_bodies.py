@@ -33,7 +33,7 @@ def site(tmp_path: Path, notes: Path, hold: Path) -> Iterator[Site]:
 
 
 def pids(site: Site) -> set[int]:
-    return {instance["pid"] for instance in site.get("/api/queue")[1]["instances"]}
+    return {instance["pid"] for instance in site.get("/api/queue", as_operator=True)[1]["instances"]}
 
 
 def test_hung_bodies_are_told_the_process_replaces_itself_and_the_others_go_on(
@@ -43,7 +43,7 @@ def test_hung_bodies_are_told_the_process_replaces_itself_and_the_others_go_on(
     jobs = site.post("/api/test/hang", {"hanging": THREADS, "others": OTHERS})[1]
     not_ready = ask_until(site, "/ready", lambda status, _: status == 503, within_s=20)
     assert not_ready["reasons"] == [SENTENCE]
-    queue = site.get("/api/queue")[1]
+    queue = site.get("/api/queue", as_operator=True)[1]
     assert [worker["overdue"] for worker in queue["workers"]] == [True] * THREADS
     assert queue["counts"]["ready"] == OTHERS
 

@@ -54,7 +54,7 @@ def worker_beside(site: CrashSite) -> Iterator[subprocess.Popen[bytes]]:
 
 def instances(site: CrashSite) -> list[dict[str, Any]]:
     """Return the processes that the queue knows."""
-    found: list[dict[str, Any]] = site.get("/api/queue")[1]["instances"]
+    found: list[dict[str, Any]] = site.get("/api/queue", as_operator=True)[1]["instances"]
     return found
 
 
