@@ -14,7 +14,7 @@ from flask import Flask
 from app import create_app
 from app.pages import front_door, sign_in
 from app.settings import Settings
-from tests.forms import Browser
+from tests.forms import Browser, hidden_fields
 
 TOKEN = "correct horse battery"
 
@@ -101,6 +101,29 @@ def test_signing_out_ends_the_session_of_this_browser(client: Browser) -> None:
     assert (response.status_code, response.location) == (303, "/")
     assert "Expires=Thu, 01 Jan 1970" in cookie_of(response)
     assert not is_in(client)
+
+
+def test_signing_out_ends_the_session_everywhere_and_for_good(
+    client: Browser, operator: Browser, other_app: Callable[..., Browser]
+) -> None:
+    client.sign_in()
+    copied = client.get_cookie("postroom").value
+    client.submit("/sign-out", page="/sign-in")
+    for elsewhere in (client, client.application.test_client(), other_app()):
+        elsewhere.set_cookie("postroom", copied)
+        assert not is_in(elsewhere)
+    assert not is_in(operator), "the session of the other browser"
+    client.sign_in()
+    assert is_in(client)
+
+
+def test_a_stranger_signs_nobody_out(client: Browser, operator: Browser) -> None:
+    for cookie in (None, "x", "e30.x.y"):
+        if cookie:
+            client.set_cookie("postroom", cookie)
+        fields = hidden_fields(client.get("/sign-in").text, "/sign-in")
+        assert client.post("/sign-out", data=fields).status_code == 303
+    assert is_in(operator)
 
 
 # The session

@@ -7,6 +7,7 @@ everybody is a stranger: so no answer, an error's neither, tells whether a token
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from typing import Any
 
 from flask import current_app, redirect, request, session, url_for
 
+from app.database import database
 from app.errors import OperatorOnlyError
 
 SESSION_S = 12 * 3600
 """How long a sign-in lasts, however busy the operator is."""
 
 WHO_ASKS = "postroom.who_asks"
+NOTE_SIGNED_OUT = (
+    "INSERT INTO postroom_about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
 HOW_TO_CALL = "Only the operator may do this: send the header Authorization: Bearer <ADMIN_TOKEN>."
 HOW_TO_SIGN_IN = "Only the operator may do this: sign in first."
 
@@ -122,9 +127,14 @@ def sign_in() -> None:
 
 
 def sign_out() -> None:
-    """End the session."""
+    """End every session of the operator, in whatever browser, and with it whatever copy of its cookie there is."""
+    had_session = is_signed_in()
     session.clear()
     note_who_asks(has_session=False, has_token=False)
+    if had_session:
+        # A signed cookie cannot be taken back, so that which its seal is made of changes.
+        mark = ("signed_out", secrets.token_hex())
+        database.write(lambda connection: connection.execute(NOTE_SIGNED_OUT, mark).rowcount)
 
 
 def token_is_right(token: str) -> bool:
@@ -140,9 +150,11 @@ def bearer() -> str | None:
 
 
 def _seal() -> str:
-    # In the cookie instead of the token itself, which anybody could read there. A new ADMIN_TOKEN, or a new
-    # SECRET_KEY, ends every session.
-    return _digest(current_app.extensions["settings"].admin_token).hex()
+    # In the cookie instead of the token itself, which anybody could read there. A new ADMIN_TOKEN, a new
+    # SECRET_KEY or a sign-out ends every session.
+    signed_out = database.read_one("SELECT value FROM postroom_about WHERE key = 'signed_out'")
+    token = current_app.extensions["settings"].admin_token
+    return _digest(f"{token}\0{signed_out[0] if signed_out else ''}").hex()
 
 
 def _digest(token: str) -> bytes:

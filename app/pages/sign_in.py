@@ -49,7 +49,7 @@ def sign_in() -> Response | tuple[str, int]:
 
 @bp.post("/sign-out")
 def sign_out() -> Response:
-    """End the session."""
+    """End the operator's sessions everywhere."""
     front_door.sign_out()
     return redirect(url_for("books.index"), HTTPStatus.SEE_OTHER)
 
