@@ -16,7 +16,7 @@ from huey.exceptions import RetryTask
 
 from app.database import database
 from app.errors import InvalidInputError
-from app.mail import by_hand, delivery, lanes, ledger, transports
+from app.mail import by_hand, delivery, lanes, ledger, refusals, transports
 from app.mail.attachments import Source
 from app.mail.ledger import Policy
 from app.mail.message import MailingList, Message, render
@@ -175,6 +175,8 @@ def deliver_email(email_id: int, task: Task) -> str:
     except delivery.LaneClosedError as closed:
         # No thread waits for the server and no attempt is burnt: the pause ends, and this mail is first again.
         _pause(closed.pause_s, str(closed))
+        for wronged in closed.wronged:
+            _revive(wronged)
         task.retry_delay = 0
         raise RetryTask(str(closed), delay=closed.behind_s or None) from closed
     except delivery.TryLaterError as later:
@@ -185,6 +187,17 @@ def deliver_email(email_id: int, task: Task) -> str:
         _pause(error.pause_s, str(error))
         task.retries = 0  # the job ends here, failed
         raise
+
+
+def _revive(email_id: int) -> None:
+    """Queue a mail again that failed by no fault of its own, behind those that wait."""
+    job = str(uuid.uuid4())
+    with database.transaction():
+        email = refusals.revive(email_id, job)
+        if email is not None:
+            deliver_email(email_id, id=job, priority=email.priority)
+            huey.delete_failed(email.job)
+            log.warning("mail %d, which had failed, waits with all others", email_id)
 
 
 def _pause(seconds: float, reason: str) -> None:

@@ -26,9 +26,9 @@ def settings_for(folder: Path, sink: SmtpSink) -> Settings:
     )
 
 
-def add(policy: ledger.Policy = "retry", number: int = 1, **more: Any) -> int:
+def add(policy: ledger.Policy = "retry", number: int = 1, to: str = "cleo@example.com", **more: Any) -> int:
     """Write a mail to Cleo down, for the job of that number."""
-    message = Message("cleo@example.com", "Soup", SOURCE, f"<{number}@example.com>", "note", **more)
+    message = Message(to, "Soup", SOURCE, f"<{number}@example.com>", "note", **more)
     email_id = ledger.add(message, f"job-{number}", policy=policy)
     assert email_id is not None
     return email_id

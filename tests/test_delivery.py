@@ -268,4 +268,4 @@ def test_mail_whose_attachment_is_gone_fails_and_says_which(sink: SmtpSink) -> N
 
 
 def test_verdicts_are_all_settled() -> None:
-    assert set(Verdict) == {"lane", "later", "failed", "suppressed", "unknown"}
+    assert set(Verdict) == {"lane", "sender", "later", "failed", "suppressed", "unknown"}

@@ -29,6 +29,11 @@ def test_mails_that_fail_together_are_one_fault() -> None:
     assert lanes.find("smtp").faults == 1
 
 
+def test_a_pause_made_by_a_clock_that_was_ahead_does_not_hold() -> None:
+    assert lanes.note_fault("smtp", FAULT, DELAYS_S, NOW + 3 * 86400) == 5
+    assert lanes.note_fault("smtp", FAULT, DELAYS_S, NOW) == 30
+
+
 def test_a_mail_that_went_forgets_the_faults() -> None:
     lanes.note_fault("smtp", FAULT, DELAYS_S, NOW)
     lanes.note_success("smtp")

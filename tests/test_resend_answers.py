@@ -57,7 +57,6 @@ def app(tmp_path: Path, server: ResendServer) -> Iterator[Flask]:
         (401, "restricted_api_key", "This API key is restricted to only send emails."),
         (403, "invalid_api_key", "API key is invalid."),
         (400, "validation_error", "API key is invalid"),
-        (403, "validation_error", "You can only send testing emails to your own email address."),
         (403, "validation_error", "The books.example domain is not verified."),
         (403, "invalid_from_address", "The from address is not valid."),
         (422, "invalid_from_address", "The address is not valid."),
@@ -83,6 +82,8 @@ def test_fault_of_the_site_pauses_the_lane_and_burns_no_try(
 @pytest.mark.parametrize(
     ("status", "name", "message"),
     [
+        (403, "validation_error", "You can only send testing emails to your own email address (me@b.example)."),
+        (403, "invalid_to_address", "You can only send testing emails to your own email address."),
         (422, "validation_error", "Invalid `to` field. The email address needs to follow a format."),
         (422, "missing_required_field", "Missing `subject` field."),
         (422, "invalid_attachment", "Attachment must have either a `content` or `path`."),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 from flask import current_app
 
 from app.database import database
 from app.errors import DatabaseBusyError, DatabaseUnusableError
-from app.mail import history, lanes, ledger, suppressions
+from app.mail import history, lanes, ledger, refusals, suppressions
 from app.mail.attachments import AttachmentChangedError, complete
 from app.mail.ledger import Email, Requeued
 from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
@@ -31,7 +33,7 @@ MAX_UNKNOWN_TRIES = 3
 SPREAD = 0.2
 """Each wait is longer or shorter by up to this part of it, so that mails refused together come back apart."""
 
-BEFORE_THE_MAIL = ("connect", "ehlo", "tls", "auth", "mail", "http")
+BEFORE_THE_MAIL = ("connect", "ehlo", "tls", "auth")
 """Stages at which nothing of the mail itself can be what the server dislikes."""
 
 log = logging.getLogger("postroom.mail")
@@ -40,12 +42,14 @@ log = logging.getLogger("postroom.mail")
 class LaneClosedError(Exception):
     """No mail can go for now; nothing is wrong with this one.
 
+    `wronged` are mails that failed before it was clear that no mail can go.
     Units: `pause_s` for all mail, `behind_s` for this one.
     """
 
-    def __init__(self, reason: str, pause_s: float, behind_s: float = 0) -> None:
+    def __init__(self, reason: str, pause_s: float, behind_s: float = 0, wronged: Sequence[int] = ()) -> None:
         self.pause_s = pause_s
         self.behind_s = behind_s
+        self.wronged = wronged
         super().__init__(reason)
 
 
@@ -87,7 +91,6 @@ def deliver(email_id: int, job: str) -> str:
     except Exception as error:
         log.exception("mail %d: the transport has a bug", email.id)
         _settle(email, _of_a_bug(email, error), way, settings)
-    raise AssertionError("settling ends in an error")
 
 
 def _try(email: Email, way: Transport, settings: Settings) -> str:
@@ -107,6 +110,7 @@ def _try(email: Email, way: Transport, settings: Settings) -> str:
         time.sleep(wait_s)
     way.deliver(replace(email, message=complete(email.message, email.attachments)))
     lanes.note_success(way.name)
+    refusals.note_taken(way.name)
     after = ledger.find(email.id)
     return after.state if after else "forgotten"
 
@@ -124,9 +128,17 @@ def _look_back(email: Email, way: Transport) -> None:
         ledger.requeue(email.id, reply, email.began_at, "unknown")
 
 
-def _settle(email: Email, error: MailError, way: Transport, settings: Settings) -> None:
+def _settle(email: Email, error: MailError, way: Transport, settings: Settings) -> NoReturn:
     """Write down what became of a try; raise what follows from it."""
     verdict = error.verdict
+    if isinstance(error, NotSentError) and verdict in refusals.FOR_GOOD:
+        with database.transaction():
+            verdict, wronged = refusals.weigh(way.name, email, error)
+            if verdict is not Verdict.LANE:
+                ended = _end(email, error, verdict)
+        if verdict is Verdict.LANE:
+            _close_lane(email, error, way, settings, wronged)
+        raise ended
     if verdict is Verdict.UNKNOWN:
         if email.state == "queued":  # it was lost in this try, not in one before
             # One lost answer happens. The second in a row is the server's fault: no more mail is lost to it.
@@ -134,15 +146,7 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
         if _may_go_again(email, way, history.unknown_tries(email.id) + 1):
             verdict = Verdict.LATER
     if verdict is Verdict.LANE:
-        ledger.requeue(email.id, error.reply, email.began_at, "lane")
-        early = error.reply.stage in BEFORE_THE_MAIL
-        # Who took MAIL is up: it may be this mail that it hangs up on, and the others must not wait for long.
-        most = None if early or error.reply.code not in (None, 421) else 2
-        pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s[:most])
-        # Longer each time, or a few such mails take all the turns there are between two pauses.
-        behind_s = 0 if early else pause_s + _delay_s(email, error, settings, history.lane_tries(email.id))
-        log.error("all mail by %s waits %.0f s: %s", way.name, pause_s, error)
-        raise LaneClosedError(f"{way.name} {error.reply}", pause_s, behind_s) from error
+        _close_lane(email, error, way, settings)
     if verdict is Verdict.LATER:
         delay_s = _delay_s(email, error, settings)
         if email.tries + 1 < MAX_TRIES and not _expires_within(email, delay_s):
@@ -150,6 +154,11 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
             ledger.requeue(email.id, error.reply, email.began_at, outcome)
             log.warning("mail %d is tried again in %.0f s: %s", email.id, delay_s, error)
             raise TryLaterError(error, delay_s) from error
+    raise _end(email, error, verdict)
+
+
+def _end(email: Email, error: MailError, verdict: Verdict) -> MailError:
+    """Write down that no try follows; return the error that says so."""
     log.warning("mail %d is given up: %s", email.id, error)
     if isinstance(error, NotSentError) and email.maybe_sent_at is not None:
         error = UnknownOutcomeError(error.reply)  # not this time; but an earlier try may have sent it
@@ -160,7 +169,28 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
             ledger.mark_failed(email.id, error.reply, email.began_at)
         if verdict is Verdict.SUPPRESSED:
             suppressions.add(email.to_address, str(error.reply))
-    raise error
+    return error
+
+
+def _close_lane(
+    email: Email, error: MailError, way: Transport, settings: Settings, wronged: Sequence[int] = ()
+) -> NoReturn:
+    """Let all mail wait, this one behind the others where it may be to blame; raise LaneClosedError."""
+    ledger.requeue(email.id, error.reply, email.began_at, "lane")
+    stage, code = error.reply.stage, error.reply.code
+    early = stage in BEFORE_THE_MAIL or (stage == "http" and error.verdict is Verdict.LANE)
+    # Who took MAIL is up: it may be this mail that it hangs up on, and the others must not wait for long.
+    most = 2 if not early and stage != "mail" and code in (None, 421) else None
+    pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s[:most])
+    behind_s = 0.0
+    if stage == "mail":
+        behind_s = 2 * pause_s  # another mail is the first after the pause
+    elif not early:
+        # Longer each time, or a few such mails take all the turns there are between two pauses.
+        behind_s = pause_s + _delay_s(email, error, settings, history.lane_tries(email.id))
+    log.error("all mail by %s waits %.0f s: %s", way.name, pause_s, error)
+    reason = f"{way.name} {error.reply}"
+    raise LaneClosedError(reason, pause_s, behind_s, wronged) from error
 
 
 def _may_go_again(email: Email, way: Transport, unknown_tries: int) -> bool:

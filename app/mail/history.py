@@ -9,7 +9,7 @@ def lane_tries(email_id: int) -> int:
     """Count the tries before the present one that ended, with this mail half given, as a fault of the lane."""
     sql = (
         "SELECT COUNT(*) FROM postroom_email_attempts WHERE email_id = ? AND outcome = 'lane'"
-        " AND stage IN ('rcpt', 'data', 'dot')"
+        " AND stage IN ('rcpt', 'data', 'dot', 'http')"
     )
     row = database.read_one(sql, (email_id,))
     return max(0, row[0] - 1) if row else 0

@@ -56,14 +56,16 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
 
     def note(connection: sqlite3.Connection) -> float:
         row = _row(connection, name)
-        if row["paused_until"] > moment:
+        # A pause from the future was made by a clock that was wrong, and ends by that clock.
+        if row["paused_at"] <= moment < row["paused_until"]:
             return float(row["paused_until"]) - moment
         delay_s = delays_s[min(row["faults"], len(delays_s) - 1)]
         if reply.retry_after_s is not None:
             delay_s = min(max(delay_s, reply.retry_after_s), MAX_PAUSE_S)
         connection.execute(
-            "UPDATE postroom_mail_lanes SET faults = faults + 1, paused_until = ?, reason = ? WHERE name = ?",
-            (moment + delay_s, str(reply), name),
+            "UPDATE postroom_mail_lanes SET faults = faults + 1, paused_at = ?, paused_until = ?, reason = ?"
+            " WHERE name = ?",
+            (moment, moment + delay_s, str(reply), name),
         )
         return float(delay_s)
 

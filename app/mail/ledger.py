@@ -9,6 +9,7 @@
     queued -> failed or cancelled; unknown, if it may have been sent
                                    job_ended: its job ended without having said more
     failed, cancelled -> queued    job_redriven: its job runs again
+    failed -> queued               refusals.py, revive: what it failed by was no fault of its own
     (by hand)                      by_hand.py: cancel what waits, settle what is unknown, send again
 
 Each arrow is one function; the WHERE of its UPDATE is its guard, and it returns whether it happened.
@@ -61,6 +62,7 @@ class Email:
     message_id: str
     job: str
     list_name: str
+    priority: float
     attachments: tuple[Attached, ...]
     tries: int
     created_at: datetime
@@ -139,6 +141,7 @@ def find(email_id: int) -> Email | None:
         message_id=row["message_id"],
         job=row["job"],
         list_name=row["list_name"],
+        priority=row["priority"],
         attachments=tuple(Attached(**values) for values in json.loads(row["attachments"])),
         tries=row["tries"],
         created_at=datetime.fromisoformat(row["created_at"]),

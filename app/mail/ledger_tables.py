@@ -98,3 +98,19 @@ def create_ledger(tables: Tables) -> None:
             tables.execute(statement)
     for statement in INDEXES:
         tables.execute(statement)
+
+
+@migrations()
+def add_refusals(tables: Tables) -> None:
+    """Keep which mails a lane refused, until it has taken another; and since when it pauses."""
+    tables.execute(
+        """CREATE TABLE postroom_mail_refusals (
+            email_id INTEGER PRIMARY KEY REFERENCES postroom_emails (id) ON DELETE CASCADE,
+            lane TEXT NOT NULL,
+            address TEXT NOT NULL,
+            words TEXT NOT NULL,                   -- without what differs from reader to reader
+            outlived INTEGER NOT NULL DEFAULT 0    -- 1: the lane took another mail since
+        ) STRICT"""
+    )
+    tables.execute("CREATE INDEX postroom_mail_refusals_by_lane ON postroom_mail_refusals (lane, outlived)")
+    tables.execute("ALTER TABLE postroom_mail_lanes ADD COLUMN paused_at REAL NOT NULL DEFAULT 0")

@@ -42,6 +42,7 @@ class Verdict(StrEnum):
     """What follows from a try that did not end in a yes."""
 
     LANE = "lane"  # not the mail's fault: the lane pauses, no attempt is burnt
+    SENDER = "sender"  # the same, of the sender or the account; unless the server takes other mail of theirs
     LATER = "later"  # tried again by the schedule
     FAILED = "failed"
     SUPPRESSED = "suppressed"  # failed, and nothing more goes to that address
@@ -84,25 +85,58 @@ class UnknownOutcomeError(MailError):
         super().__init__(reply, Verdict.UNKNOWN)
 
 
+# Words of servers that leave it to their words whose fault it is, in small letters.
+# Source: docs.aws.amazon.com/ses SMTP response codes, learn.microsoft.com NDR codes, support.google.com/a/3726730,
+# sendgrid.com/docs sender-identity, postmarkapp.com/developer error 400, support.cpanel.net 360049231233,
+# postfix.org anvil and smtpd_recipient_restrictions, exim.org default ACLs, github.com/frappe/erpnext/issues/19057
+LIMITS = (
+    r"too many (e?mails|messages|requests|recipients from)\b",  # Mailtrap, MailerSend, Postfix
+    r"too much mail from",  # Postfix
+    r"exceeded the max (emails|defers and failures) per",  # cPanel
+    r"(sending rate|message quota|relay limit|sending limit|messaging limits?) (was )?exceeded",  # SES, Google
+    r"(exceeded|reached) (your|its|the|their) ?(daily|hourly|monthly|messaging|sending)\b.*\b(limits?|quota)",
+    r"maximum credits exceeded",  # SendGrid
+    r"unusual sending activity",  # Zoho
+)
+IDENTITY = (
+    r"email address is not verified",  # SES
+    r"sending (is )?(paused|suspended|disabled)",  # SES
+    r"verified sender identity|unauthenticated senders",  # SendGrid
+    r"(not a|no) sender signature|sender signature .*not",  # Postmark
+    r"sending from .*not allowed",  # Mailtrap
+    r"relay(ing)? (access )?(denied|disallowed|not permitted|prohibited)|unable to relay",  # all of them
+    r"sender (address rejected|verify failed|denied)|not owned by",  # Postfix, Exim
+    r"not have permissions to send as|sendasdenied",  # Exchange
+)
+
 VERDICTS: tuple[tuple[str, Verdict], ...] = (
-    # "stage code enhanced", "-" for no code: the first line that fits the whole decides.
+    # "stage code enhanced words", "-" for no code: the first line that fits the whole decides.
     # The stage says whose fault it is: up to MAIL the lane's, at RCPT the recipient's, then the message's.
     # Source: RFC 5321 4.2 and 4.5.3.1.10, RFC 3463, RFC 1870, RFC 4954, RFC 7504, RFC 7505
     (r"(connect|ehlo|tls|auth) .*", Verdict.LANE),
     (r"\w+ (421|432|454) .*", Verdict.LANE),  # closing, too many at once, over the rate or the day's quota
     (r"\w+ 53[0458] .*", Verdict.LANE),  # wants a password, or another one
-    (r"\w+ 451 4\.4\.2", Verdict.LANE),  # it waited too long for us: the same as 421
-    (r"\w+ 5\d\d 5\.4\.5", Verdict.LANE),  # as many mails as the day allows, says Gmail
-    (r"\w+ 554 5\.2\.0", Verdict.LANE),  # Exchange: as many mails as the day allows
-    (r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+)", Verdict.FAILED),  # this message: too large, or of a kind not taken
-    (r"mail 552 ", Verdict.FAILED),  # the answer to a SIZE= too large
+    (r"\w+ 451 4\.4\.2 .*", Verdict.LANE),  # it waited too long for us: the same as 421
+    (r"\w+ 5\d\d 5\.4\.5 .*", Verdict.LANE),  # as many mails as the day allows, says Gmail
+    (r"\w+ 5\d\d 5\.1\.90 .*", Verdict.LANE),  # and Exchange
+    (r"\w+ 554 5\.2\.0 .*", Verdict.LANE),  # and Exchange, too
+    (
+        r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+) .*",
+        Verdict.FAILED,
+    ),  # this message: too large, or of a kind not taken
+    (r"mail 552 - .*", Verdict.FAILED),  # the answer to a SIZE= too large
     (r"mail 452 .*", Verdict.LATER),  # no room for a message of this size now
     (r"mail .*", Verdict.LANE),  # the sender, which all mail has in common
-    (r"rcpt 5\d\d 5\.1\.[78]", Verdict.LANE),  # the sender again: many servers check it as late as here
-    (r"rcpt 5\d\d 5\.(1\.(1|2|6|10)|2\.1)", Verdict.SUPPRESSED),  # no such user or host, gone, closed
-    (r"rcpt (521|556) (5\.3\.2)?", Verdict.SUPPRESSED),  # the host takes no mail at all
-    (r"(rcpt|data|dot) 5\d\d 5\.2\.2", Verdict.LATER),  # the mailbox is full; people tidy up
-    (r"rcpt 552 5\.(3\.4|7\.\d+)", Verdict.FAILED),
+    (rf"\w+ [45]\d\d \S+ .*\b({'|'.join(LIMITS)}).*", Verdict.LANE),
+    (rf"\w+ 5\d\d \S+ .*\b({'|'.join(IDENTITY)}).*", Verdict.SENDER),
+    (r"rcpt 4\d\d 4\.1\.[78] .*", Verdict.LANE),  # the sender again: many servers check it as late as here
+    (r"rcpt 5\d\d 5\.1\.[78] .*", Verdict.SENDER),
+    # Exchange: not to be sent as, no relay, an account or a tenant that is barred
+    (r"\w+ 5\d\d 5\.(2\.25[23]|7\.(54|60|64|50[123]|705|708)) .*", Verdict.SENDER),
+    (r"rcpt 5\d\d 5\.(1\.(1|2|6|10)|2\.1) .*", Verdict.SUPPRESSED),  # no such user or host, gone, closed
+    (r"rcpt (521|556) (-|5\.3\.2) .*", Verdict.SUPPRESSED),  # the host takes no mail at all
+    (r"(rcpt|data|dot) 5\d\d 5\.2\.2 .*", Verdict.LATER),  # the mailbox is full; people tidy up
+    (r"rcpt 552 5\.(3\.4|7\.\d+) .*", Verdict.FAILED),
     (r"rcpt 552 .*", Verdict.LATER),  # once meant "too many recipients"
     # 5.7.x is policy, mostly about the sender: no reason to mail nobody there again. Nor is a bare 550, which
     # says "no such user" and "against our policy" alike: one mail in vain does less harm than a reader lost.
@@ -112,11 +146,16 @@ VERDICTS: tuple[tuple[str, Verdict], ...] = (
 )
 
 
+def line_of(reply: Reply) -> str:
+    """Return an answer as the table of verdicts wants it; an enhanced code that contradicts the code is none."""
+    agrees = reply.enhanced[:1] == str(reply.code)[:1]
+    return f"{reply.stage} {reply.code or '-'} {(agrees and reply.enhanced) or '-'} {reply.words.lower()}"
+
+
 def judge(reply: Reply) -> Verdict:
     """Say what follows from a refusal."""
-    agrees = reply.enhanced[:1] == str(reply.code)[:1]
-    line = f"{reply.stage} {reply.code or '-'} {reply.enhanced if agrees else ''}"
-    return next(verdict for pattern, verdict in VERDICTS if re.fullmatch(pattern, line))
+    line = line_of(reply)
+    return next(verdict for pattern, verdict in VERDICTS if re.fullmatch(pattern, line, re.DOTALL))
 
 
 def read_reply(stage: str, code: int | None, text: str) -> Reply:

@@ -49,7 +49,10 @@ VERDICTS: tuple[tuple[str, Verdict], ...] = (
     (r"429 .*", Verdict.LANE),
     (r"409 invalid_idempotent_request .*", Verdict.FAILED),  # taken before, with other content
     (r"(3\d\d|404|405) .*", Verdict.LANE),
-    (r"40[13] \w+ .*", Verdict.LANE),  # the key, or a domain that is not verified: the site's fault
+    # Whom this one is for: without a domain of one's own, mail may go to oneself alone.
+    (r"40[13] (invalid_to_address|\w+ you can only send testing emails) .*", Verdict.FAILED),
+    (r"401 \w+ .*|40[13] \w+_api_key .*", Verdict.LANE),  # the key: the site's fault
+    (r"403 \w+ .*", Verdict.SENDER),  # a domain that is not verified, mostly
     (r"4\d\d invalid_from_address .*", Verdict.LANE),
     (r"4\d\d \w+ .*(api key|\bfrom\W{1,2}(field|address)).*", Verdict.LANE),
     (r"(400|413|422) \w+ .*", Verdict.FAILED),

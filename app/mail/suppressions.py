@@ -28,12 +28,13 @@ def add(address: str, reason: str, list_name: str = EVERYTHING) -> None:
     database.write(lambda connection: connection.execute(sql, values))
 
 
-def lift(address: str, list_name: str = EVERYTHING) -> bool:
-    """Let mail go to an address again; False when nothing held it back."""
-    sql, values = (
-        "DELETE FROM postroom_suppressions WHERE address = ? AND list_name = ?",
-        (wire_address(address), list_name),
+def lift(address: str, list_name: str = EVERYTHING, reason: str | None = None) -> bool:
+    """Let mail go to an address again (if that was the reason); False when nothing held it back."""
+    sql = (
+        "DELETE FROM postroom_suppressions"
+        " WHERE address = ?1 AND list_name = ?2 AND reason = COALESCE(?3, reason)"
     )
+    values = (wire_address(address), list_name, reason)
     return database.write(lambda connection: connection.execute(sql, values).rowcount == 1)
 
 
