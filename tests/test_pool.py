@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.mail.pool import CLOSE_AFTER_S, MAX_CONNECTIONS, MAX_OFFERS, PROBE_AFTER_S, Pool
+from app.mail.pool import CLOSE_AFTER_S, MAX_CONNECTIONS, MAX_OFFERS, PROBE_AFTER_S, SMALLER_FOR_S, Pool
 from app.mail.replies import NotSentError, Reply
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Server
@@ -145,6 +145,74 @@ def test_trouble_takes_no_place_for_good(pool: Pool, sink: SmtpSink, stage: str,
             send(pool)
     send(pool)
     assert len(sink.messages) == 1
+
+
+# Fewer than that
+
+
+def send_side_by_side(pool: Pool, mails: int) -> list[str]:
+    """Send mails from two threads; return what went wrong."""
+    faults: list[str] = []
+
+    def send_some() -> None:
+        for _ in range(mails // 2):
+            try:
+                send(pool)
+            except NotSentError as error:
+                faults.append(str(error))
+
+    threads = [threading.Thread(target=send_some) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return faults
+
+
+@pytest.mark.parametrize("stage", ["connect", "ehlo", "mail"])
+@pytest.mark.parametrize("answer", ["421 4.7.0 too many connections", HANG_UP])
+def test_a_server_that_takes_one_connection_gets_all_mail_by_it(
+    pool: Pool, sink: SmtpSink, clock: Clock, stage: str, answer: str
+) -> None:
+    lent = pool.offer("post@example.com", "cleo@example.com", MESSAGE)
+    sink.answer(stage, answer)
+    second = threading.Thread(target=send, args=(pool,))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()  # it waits for the first mail's connection
+    lent.finish()
+    pool.give_back(lent)
+    second.join(10)
+    assert (len(sink.messages), sink.connections, len(sink.open)) == (2, 2, 1)
+    assert send_side_by_side(pool, 20) == []
+    assert (len(sink.messages), sink.connections) == (22, 2)
+    clock.now_s += SMALLER_FOR_S  # then it may take more
+    lent = pool.offer("post@example.com", "cleo@example.com", MESSAGE)
+    send(pool)
+    assert sink.connections >= 3
+    lent.finish()
+    pool.give_back(lent)
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data"])
+def test_what_a_server_says_of_a_mail_makes_no_pool_smaller(pool: Pool, sink: SmtpSink, stage: str) -> None:
+    lent = pool.offer("post@example.com", "cleo@example.com", MESSAGE)
+    sink.answer(stage, "421 4.7.0 not this")
+    with pytest.raises(NotSentError):
+        send(pool)
+    send(pool)
+    lent.finish()
+    pool.give_back(lent)
+
+
+def test_a_server_that_is_gone_is_nobodys_to_wait_for(pool: Pool, sink: SmtpSink) -> None:
+    sink.answer("connect", HANG_UP, times=4)
+    assert len(send_side_by_side(pool, 4)) == 4
+    assert send_side_by_side(pool, 20) == []
+    lent = pool.offer("post@example.com", "cleo@example.com", MESSAGE)
+    send(pool)  # both places are there
+    lent.finish()
+    pool.give_back(lent)
 
 
 # Use after a pause

@@ -82,7 +82,11 @@ def test_fault_of_the_site_pauses_the_lane_and_burns_no_try(
 @pytest.mark.parametrize(
     ("status", "name", "message"),
     [
-        (403, "validation_error", "You can only send testing emails to your own email address (me@b.example)."),
+        (
+            403,
+            "validation_error",
+            "You can only send testing emails to your own email address (me@b.example).",
+        ),
         (403, "invalid_to_address", "You can only send testing emails to your own email address."),
         (422, "validation_error", "Invalid `to` field. The email address needs to follow a format."),
         (422, "missing_required_field", "Missing `subject` field."),

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from app.mail import ledger
 from app.mail.credentials import Credentials
 from app.mail.replies import NotSentError
 from app.mail.smtp_exchange import Limits, Security, Server
+from app.mail.smtp_transport import SmtpTransport
 from tests.certificates import server_context, trust_authority
+from tests.delivery_rig import add
 from tests.misbehaving_server import Line, MisbehavingServer
-from tests.smtp_rig import BOTH, converse, make_sink, refusal
+from tests.smtp_rig import BOTH, PATIENT, converse, make_sink, refusal
 from tests.smtp_sink import HANG_UP, SILENCE
 
 USER, PASSWORD = "clé@example.com", "pässwört: 9/10 + %"
@@ -43,23 +46,42 @@ def test_the_right_password_opens(security: Security, without: list[str]) -> Non
 @BOTH
 @pytest.mark.parametrize("without", [[], ["PLAIN"]])
 @pytest.mark.usefixtures("trusted")
-def test_a_wrong_password_is_the_lanes_fault_and_tried_once(security: Security, without: list[str]) -> None:
+def test_a_wrong_password_is_the_lanes_fault_and_tried_once_by_each_way(
+    security: Security, without: list[str]
+) -> None:
     with make_sink(security, credentials=(USER, "other"), without_auth=without) as sink:
         reply = refusal(sink.port, security, GIVEN)
         assert (reply.stage, reply.code, reply.enhanced) == ("auth", 535, "5.7.8")
-        assert sink.verbs().count("auth") == 1
+        assert sink.verbs().count("auth") == 2 - len(without)
         assert "mail" not in sink.verbs()
 
 
+@pytest.mark.parametrize("answer", ["504 5.5.4 not that way", "535 5.7.8 Login fail"])
 @pytest.mark.usefixtures("trusted")
-def test_the_other_way_is_tried_when_the_server_cannot_do_the_first() -> None:
+def test_the_other_way_is_tried_when_the_server_cannot_do_the_first(answer: str) -> None:
     with make_sink("tls", credentials=(USER, PASSWORD)) as sink:
-        sink.answer("auth", "504 5.5.4 not that way")
+        sink.answer("auth", answer)
         assert converse(sink.port, "tls", GIVEN).code == 250
         assert [command.split()[1] for command in sink.commands if command.startswith("auth")] == [
             "PLAIN",
             "LOGIN",
         ]
+
+
+@pytest.mark.parametrize("answer", ["535 5.7.8 Login fail\r\n421 too many", "421 4.7.0 Login fail", HANG_UP])
+@pytest.mark.usefixtures("trusted", "app")
+def test_a_server_that_hangs_up_on_the_first_way_is_told_the_other_next_time(answer: str) -> None:
+    with make_sink("tls", credentials=(USER, PASSWORD)) as sink:
+        way = SmtpTransport(sink.url, "post@example.com", PATIENT)
+        sink.answer("auth", answer)
+        email = ledger.find(add())
+        assert email is not None
+        with pytest.raises(NotSentError, match=r"at auth: (535|421|the server hung up)"):
+            way.deliver(email)
+        way.deliver(email)
+        way.close()
+        assert len(sink.messages) == 1
+        assert sink.commands[-5].startswith("auth LOGIN")
 
 
 @pytest.mark.usefixtures("trusted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from app.mail.credentials import Credentials
 from app.mail.ledger import Email
 from app.mail.message import Message
 from app.mail.replies import NotSentError, UnknownOutcomeError
+from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Server
 from app.mail.smtp_transport import SmtpTransport, parse_server
 from app.mail.transports import Transport
@@ -187,6 +189,28 @@ def test_the_server_is_greeted_with_the_senders_domain(sink: SmtpSink) -> None:
         "ehlo books.example.com",
         "ehlo [127.0.0.1]",
     ]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_server_that_says_after_the_dot_that_mails_are_too_many_at_once_gets_one_at_a_time(
+    sink: SmtpSink, transport: SmtpTransport
+) -> None:
+    sink.answer("dot", "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
+    email = add()
+    with pytest.raises(NotSentError):
+        transport.deliver(email)
+    lent = transport.pool.offer("post@example.com", "cleo@example.com", SOURCE)
+    second = threading.Thread(target=lambda: transport.pool.give_back(offer(transport)))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    transport.pool.give_back(lent)
+    second.join(10)
+    assert not second.is_alive()
+
+
+def offer(transport: SmtpTransport) -> Conversation:
+    return transport.pool.offer("post@example.com", "felix@example.com", SOURCE)
 
 
 # Encryption

@@ -13,6 +13,7 @@ from app.mail.replies import (
     NotSentError,
     Reply,
     Verdict,
+    is_crowded,
     judge,
     line_of,
     read_reply,
@@ -244,6 +245,22 @@ def test_policy_never_suppresses_and_nothing_outside_rcpt_does(stage: str) -> No
 
 def test_a_verdict_can_be_given_by_who_knows_better() -> None:
     assert NotSentError(Reply("rcpt", 550, "5.1.1", ""), FAILED).verdict is FAILED
+
+
+@pytest.mark.parametrize(
+    ("line", "crowded"),
+    [
+        (("dot", 432, "4.3.2", "STOREDRV.ClientSubmit; sender thread limit exceeded"), True),
+        (("mail", 421, "4.3.2", "Concurrent connections limit exceeded"), True),
+        (("connect", 421, "4.7.0", "Error: too many connections from 192.0.2.1"), True),
+        (("rcpt", 421, "4.7.0", "slow down"), False),
+        (("rcpt", 550, "", "no such reader 432"), False),
+    ],
+)
+def test_a_server_that_has_too_many_at_once_is_understood(
+    line: tuple[str, int, str, str], crowded: bool
+) -> None:
+    assert is_crowded(Reply(*line)) is crowded
 
 
 # Reading

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from app.mail.replies import NotSentError, Reply
+from app.mail.replies import NotSentError, Reply, Verdict
 from app.mail.smtp import Conversation
 
 MAX_CONNECTIONS = 2  # Exchange Online allows 3
 MAX_OFFERS = 50  # the least that a provider states as its limit for one connection, with one exception
 PROBE_AFTER_S = 5.0  # some servers hang up after 10
 CLOSE_AFTER_S = 60.0
+SMALLER_FOR_S = 3600.0
+BEFORE_MAIL = ("connect", "ehlo", "tls", "auth")
+"""Stages at which whatever a server dislikes may be one connection more."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Idle:
 class Pool:
     """Lends connections to threads, `size` at most, and makes new ones with `connect`.
 
+    Where a server takes fewer, it is content with as many as that for an hour, before it tries again.
     Units: `clock` tells seconds; it only has to go forward.
     """
 
@@ -42,8 +46,12 @@ class Pool:
         self.close_after_s = close_after_s
         self.clock = clock
         self._connect = connect
-        self._places = threading.Semaphore(size)
-        self._lock = threading.Lock()
+        self._most = self._size = size
+        self._smaller_until_s = 0.0
+        self._lock = threading.Condition()
+        self._busy = 0  # mails under way
+        self._waiting = 0  # those of them that have no connection and wait for another's
+        self._opened = 0  # connections that came about
         self._lent: set[Conversation] = set()
         self._idle: list[Idle] = []  # the one used last stands last, and is used first
         self._timer: threading.Timer | None = None
@@ -55,7 +63,7 @@ class Pool:
         Waits while as many conversations as the pool may have are under way.
         Raises: NotSentError.
         """
-        self._places.acquire()
+        self._enter()
         try:
             conversation = self._take_idle()
             if conversation is not None:
@@ -64,9 +72,12 @@ class Pool:
                 except NotSentError as error:
                     if not _is_stale(error.reply):
                         raise
-            return self._offer_on(self._connect(), sender, recipient, message)
+            try:
+                return self._offer_on(self._open(), sender, recipient, message)
+            except NotSentError as error:
+                return self._offer_on(self._of_another(error), sender, recipient, message)
         except BaseException:
-            self._places.release()
+            self._exit()
             raise
 
     def give_back(self, conversation: Conversation) -> None:
@@ -74,7 +85,13 @@ class Pool:
         try:
             self._keep_or_leave(conversation)
         finally:
-            self._places.release()
+            self._exit()
+
+    def shrink(self) -> None:
+        """Be content with one connection less, for a while: the server says that there are too many."""
+        with self._lock:
+            self._size = max(1, self._size - 1)
+            self._smaller_until_s = self.clock() + SMALLER_FOR_S
 
     def close(self) -> None:
         """Close all connections, those under way as soon as they are given back. The pool can be used again."""
@@ -86,6 +103,47 @@ class Pool:
             timer.cancel()
         for connection in idle:
             connection.conversation.leave()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self.clock() >= self._smaller_until_s:
+                self._size = self._most
+            self._lock.wait_for(lambda: self._busy < self._size)
+            self._busy += 1
+
+    def _exit(self) -> None:
+        with self._lock:
+            self._busy -= 1
+            self._lock.notify_all()
+
+    def _open(self) -> Conversation:
+        conversation = self._connect()
+        with self._lock:
+            self._opened += 1
+        return conversation
+
+    def _of_another(self, error: NotSentError) -> Conversation:
+        """Return the connection of another mail, once that is done: the server may not take one more beside it.
+
+        Raises: the error, when there is none that works.
+        """
+        stage, code = error.reply.stage, error.reply.code
+        if error.verdict is not Verdict.LANE or not (
+            stage in BEFORE_MAIL or (stage == "mail" and code in (None, 421))
+        ):
+            raise error
+        with self._lock:
+            works, opened = bool(self._lent), self._opened
+            self._waiting += 1
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: self._idle or self._busy == self._waiting)
+            self._waiting -= 1
+            works = works or self._opened > opened
+        if not works:
+            raise error
+        conversation = self._take_idle() or self._open()
+        self.shrink()
+        return conversation
 
     def _offer_on(
         self, conversation: Conversation, sender: str, recipient: str, message: bytes
@@ -106,6 +164,7 @@ class Pool:
             self._lent.discard(conversation)
             if wanted and conversation.reusable and conversation.offers < MAX_OFFERS:
                 self._idle.append(Idle(conversation, self.clock()))
+                self._lock.notify_all()
                 self._arm_timer()
                 return
         conversation.leave()

@@ -98,6 +98,10 @@ LIMITS = (
     r"maximum credits exceeded",  # SendGrid
     r"unusual sending activity",  # Zoho
 )
+# Source: learn.microsoft.com smtp-submission-improvements, postfix.org anvil
+TOO_MANY_AT_ONCE = (
+    r"^\w+ 432 |\b(concurrent|simultaneous)\b|too many (open )?connections|(connection|thread) limit"
+)
 IDENTITY = (
     r"email address is not verified",  # SES
     r"sending (is )?(paused|suspended|disabled)",  # SES
@@ -150,6 +154,11 @@ def line_of(reply: Reply) -> str:
     """Return an answer as the table of verdicts wants it; an enhanced code that contradicts the code is none."""
     agrees = reply.enhanced[:1] == str(reply.code)[:1]
     return f"{reply.stage} {reply.code or '-'} {(agrees and reply.enhanced) or '-'} {reply.words.lower()}"
+
+
+def is_crowded(reply: Reply) -> bool:
+    """Say whether a server complains of too many mails or connections at the same time."""
+    return re.search(TOO_MANY_AT_ONCE, line_of(reply)) is not None
 
 
 def judge(reply: Reply) -> Verdict:

@@ -32,13 +32,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is, and how to speak with it; `context` replaces the system's authorities."""
+    """Where a server is, and how to speak with it; `context` replaces the system's authorities.
+
+    `sign_in_by` are the ways to say the password, the first one first.
+    """
 
     host: str
     port: int
     security: Security = "starttls"
     credentials: Credentials | None = None
     context: ssl.SSLContext | None = None
+    sign_in_by: tuple[str, ...] = ("PLAIN", "LOGIN")
 
 
 class Exchange:

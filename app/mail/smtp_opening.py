@@ -97,7 +97,7 @@ def _sign_in(exchange: Exchange, credentials: Credentials) -> None:
         "PLAIN": [f"AUTH PLAIN {credentials.plain}", credentials.plain],
         "LOGIN": ["AUTH LOGIN", *credentials.login],
     }
-    usable = [lines for name, lines in ways.items() if name in offered]
+    usable = [ways[name] for name in exchange.server.sign_in_by if name in offered]
     if not exchange.client.secure:
         raise exchange.give_up("auth", "a password is only said over an encrypted connection")
     if not usable:
@@ -105,12 +105,16 @@ def _sign_in(exchange: Exchange, credentials: Credentials) -> None:
         raise exchange.give_up(
             "auth", f"the server takes no password: expected AUTH PLAIN or LOGIN, found {others}"
         )
-    reply = _converse(exchange, usable[0])
-    # A wrong password stays wrong, and some servers count: the other way is for those that cannot do the first.
-    if len(usable) > 1 and (reply.code or 0) // 100 == 5 and reply.code != 535:
-        reply = _converse(exchange, usable[1])
-    if reply.code != 235:
-        raise NotSentError(reply)
+    refusals: list[Reply] = []
+    for lines in usable:
+        reply = _converse(exchange, lines)
+        if reply.code == 235:
+            return
+        refusals.append(reply)
+        # Some offer a way that they cannot do, and call the password wrong. Who has closed hears no other.
+        if (reply.code or 0) // 100 != 5 or not exchange.is_open:
+            break
+    raise NotSentError(refusals[0])
 
 
 def _converse(exchange: Exchange, lines: list[str]) -> Reply:

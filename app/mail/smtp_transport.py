@@ -12,7 +12,7 @@ from app.mail.credentials import Credentials
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
 from app.mail.pool import Pool
-from app.mail.replies import NotSentError, Verdict
+from app.mail.replies import NotSentError, Verdict, is_crowded
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Security, Server
 
@@ -64,18 +64,14 @@ class SmtpTransport:
         """
         try:
             conversation = self.pool.offer(self.sender, email.to_address, email.message)
+            try:
+                hand_over(email, conversation.finish)
+            finally:
+                # With the dot not sent the message is half given, and the connection is closed here.
+                self.pool.give_back(conversation)
         except NotSentError as error:
-            stage, code = error.reply.stage, error.reply.code
-            if error.verdict is Verdict.LANE and stage in ("mail", "rcpt", "data") and code is None:
-                # Who hangs up on commands that came together may owe answers to some of them, or be unable to
-                # hear them so. One by one shows which command it was, and so whether this mail is to blame.
-                self._one_by_one_until_s = time.monotonic() + ONE_BY_ONE_S
+            self._learn(error)
             raise
-        try:
-            hand_over(email, conversation.finish)
-        finally:
-            # With the dot not sent the message is half given, and the connection is closed here.
-            self.pool.give_back(conversation)
 
     def probe(self) -> str:
         """Connect and sign in, send nothing; say what the server is like.
@@ -90,6 +86,20 @@ class SmtpTransport:
     def close(self) -> None:
         """Close the connections; the next mail opens new ones."""
         self.pool.close()
+
+    def _learn(self, error: NotSentError) -> None:
+        """Change what the next mail is sent by."""
+        stage, code = error.reply.stage, error.reply.code
+        if error.verdict is Verdict.LANE and stage in ("mail", "rcpt", "data") and code is None:
+            # Who hangs up on commands that came together may owe answers to some of them, or be unable to
+            # hear them so. One by one shows which command it was, and so whether this mail is to blame.
+            self._one_by_one_until_s = time.monotonic() + ONE_BY_ONE_S
+        if is_crowded(error.reply):
+            self.pool.shrink()
+        if (
+            stage == "auth"
+        ):  # a server may hang up on the way it cannot do: the next connection tries the other first
+            self.server = replace(self.server, sign_in_by=self.server.sign_in_by[::-1])
 
     def _connect(self, limits: Limits | None) -> Conversation:
         if self.server.security != "plain" and self._context is None:
