@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 from app.errors import SettingError
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
+from app.mail.reaching import left_s, reach
 from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
 
 CONNECT_S = 10.0
@@ -162,7 +163,7 @@ class ResendTransport:
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
         """Connect: what fails here fails before the mail's row says `sending`."""
         try:
-            sock = _connect(self.host, self.port, self._tls, time.monotonic() + self._connect_s)
+            sock = reach(self.host, self.port, self._connect_s, self._tls)
         except (OSError, UnicodeError) as error:
             raise NotSentError(self._reply("connect", error, f"{self.host} port {self.port}, ")) from error
         with closing(sock):
@@ -204,31 +205,8 @@ class _TimedSocket(io.RawIOBase):
 
     def _timed(self) -> socket.socket:
         self._deadline = self._deadline or time.monotonic() + self._limit_s
-        self._sock.settimeout(_left_s(self._deadline))
+        self._sock.settimeout(left_s(self._deadline))
         return self._sock
-
-
-def _connect(host: str, port: int, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
-    """Connect to the first address that takes it. (Looking the name up takes as long as the system lets it.)"""
-    fault: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(_left_s(deadline))
-            sock.connect(address)
-            sock.settimeout(_left_s(deadline))
-            return tls.wrap_socket(sock, server_hostname=host) if tls else sock
-        except OSError as error:
-            sock.close()
-            fault = error
-    raise fault
-
-
-def _left_s(deadline: float) -> float:
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError("timed out")
-    return left_s
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ import socket
 import ssl
 
 from app.mail.credentials import Credentials
+from app.mail.reaching import reach
 from app.mail.replies import NotSentError, Reply
 from app.mail.smtp_exchange import Exchange
 
@@ -36,10 +37,10 @@ def open_connection(exchange: Exchange) -> None:
 
 
 def _connect(exchange: Exchange) -> None:
-    address, limit_s = (exchange.server.host, exchange.server.port), exchange.limits.connect_s
+    server, limit_s = exchange.server, exchange.limits.connect_s
     try:
         # Not smtplib's connect(): it would give the server's greeting no longer than the connection.
-        sock = socket.create_connection(address, limit_s)
+        sock = reach(server.host, server.port, limit_s)
     except (OSError, UnicodeError) as error:
         raise NotSentError(exchange.silence("connect", error, limit_s)) from error
     # Else the dot, sent alone, waits until the server's system confirms the bytes before it.
