@@ -115,6 +115,13 @@ class PayloadError(PostroomError):
     code = "bad_payload"
 
 
+class NoResultError(PostroomError):
+    """A job's result is waited for that will never come."""
+
+    code = "no_result"
+    status = 409
+
+
 class DeadlockError(PostroomError):
     """Waiting there for a job's result would wait for ever."""
 

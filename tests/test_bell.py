@@ -87,7 +87,7 @@ def test_eight_threads_never_miss_one_of_many_rings() -> None:
 
 def test_a_call_reaches_everybody_who_waits_for_that_job_and_nobody_else() -> None:
     calls = EndCalls()
-    with calls.expect("a") as first, calls.expect("a") as second, calls.expect("b") as other:
+    with calls.expect(["a"]) as first, calls.expect(["a"]) as second, calls.expect(["b"]) as other:
         calls.call("a")
         assert (first.is_set(), second.is_set(), other.is_set()) == (True, True, False)
         calls.call_all()
@@ -98,9 +98,9 @@ def test_a_start_is_called_to_those_who_want_every_step() -> None:
     calls = EndCalls()
     calls.call_at_start("a")
     with (
-        calls.expect("a") as end,
-        calls.expect("a", every_step=True) as step,
-        calls.expect("b", True) as other,
+        calls.expect(["a"]) as end,
+        calls.expect(["a"], every_step=True) as step,
+        calls.expect(["b"], True) as other,
     ):
         calls.call_at_start("a")
         assert (end.is_set(), step.is_set(), other.is_set()) == (False, True, False)
@@ -113,24 +113,24 @@ def test_a_start_is_called_to_those_who_want_every_step() -> None:
 def test_a_call_for_nobody_is_nothing() -> None:
     calls = EndCalls()
     calls.call("a")
-    with calls.expect("a") as event:
+    with calls.expect(["a"]) as event:
         assert not event.is_set()
 
 
 def test_nothing_is_kept_of_those_who_went_away() -> None:
     calls = EndCalls()
-    with calls.expect("a"), calls.expect("a"):
+    with calls.expect(["a"]), calls.expect(["a"]):
         pass
     assert calls._waiting == {}
 
 
 def test_a_closed_process_makes_nobody_wait_until_it_opens_again() -> None:
     calls = EndCalls()
-    with calls.expect("a") as before:
+    with calls.expect(["a"]) as before:
         calls.close()
         assert before.is_set()
-    with calls.expect("a") as during:
+    with calls.expect(["a"]) as during:
         assert during.is_set()
     calls.open()
-    with calls.expect("a") as after:
+    with calls.expect(["a"]) as after:
         assert not after.is_set()

@@ -91,16 +91,17 @@ class EndCalls:
         self.closed = False
 
     @contextmanager
-    def expect(self, uuid: str, every_step: bool = False) -> Iterator[threading.Event]:
-        """Give an event that is set when the job ends (or when the process is about to stop).
+    def expect(self, uuids: Sequence[str], every_step: bool = False) -> Iterator[threading.Event]:
+        """Give an event that is set when one of these jobs ends (or when the process is about to stop).
 
-        With `every_step` it is set when the job starts, too.
+        With `every_step` it is set when one starts, too.
         """
         event = threading.Event()
         with self._lock:
             if every_step:
                 self._every_step.add(event)
-            self._waiting.setdefault(uuid, []).append(event)
+            for uuid in uuids:
+                self._waiting.setdefault(uuid, []).append(event)
             if self.closed:
                 event.set()
         try:
@@ -108,9 +109,10 @@ class EndCalls:
         finally:
             with self._lock:
                 self._every_step.discard(event)
-                self._waiting[uuid].remove(event)
-                if not self._waiting[uuid]:
-                    del self._waiting[uuid]
+                for uuid in uuids:
+                    self._waiting[uuid].remove(event)
+                    if not self._waiting[uuid]:
+                        del self._waiting[uuid]
 
     def call(self, uuid: str) -> None:
         """Wake those who wait for this job."""

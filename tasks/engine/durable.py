@@ -10,12 +10,12 @@ from functools import wraps
 from typing import Any
 
 from huey import Huey, signals
-from huey.api import ResultGroup, chord, group
+from huey.api import chord, group
 from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
-from tasks.engine import arrivals, claims, jobs, queries
+from tasks.engine import arrivals, claims, jobs, queries, results
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
@@ -137,7 +137,7 @@ class DurableHuey(OperatedHuey):
         """
         if isinstance(task, group | chord):
             with self.bulk():
-                return super().enqueue(task)
+                return results.named(super().enqueue(task))
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
@@ -152,10 +152,14 @@ class DurableHuey(OperatedHuey):
                 self._insert([new_job])
             else:
                 here.gathered.append(new_job)
+        return self._results_of(task)
+
+    def _results_of(self, task: Any) -> Any:
+        """Return the handle of a task's result; of a pipeline's, those of its steps; None with results=False."""
         if not self.results:
             return None
-        results = self._pipeline_results(task)
-        return ResultGroup(results) if len(results) > 1 else results[0]
+        handles = self._pipeline_results(task)
+        return results.Results(handles) if len(handles) > 1 else handles[0]
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
@@ -176,8 +180,7 @@ class DurableHuey(OperatedHuey):
         # Through encode and decode, so that a test sees what the queue would refuse.
         task = self.deserialize_task(self._new_job(task).payload)
         self.database.after_commit(lambda: Huey.enqueue(self, task) and None)
-        results = self._pipeline_results(task)
-        return ResultGroup(results) if len(results) > 1 else results[0]
+        return self._results_of(task)
 
     def _insert(self, new_jobs: list[arrivals.NewJob]) -> None:
         now = self.now()

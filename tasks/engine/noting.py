@@ -18,7 +18,7 @@ from huey.utils import Error
 
 from app.database import Database
 from app.errors import DeadlockError, JobTooLargeError, PostroomError
-from tasks.engine import arrivals, jobs
+from tasks.engine import arrivals, body_threads, jobs
 from tasks.engine.batches import Batch, next_batch_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
@@ -38,7 +38,6 @@ class _Here(threading.local):
     gathered: list[arrivals.NewJob] | None = None
     gathers_in_transaction = False
     batch: Batch | None = None
-    body_depth = 0
 
 
 class NotingHuey(Huey):
@@ -72,8 +71,8 @@ class NotingHuey(Huey):
 
     @property
     def in_body(self) -> bool:
-        """Say whether the present thread runs a job's body."""
-        return self._here.body_depth > 0
+        """Say whether the present thread runs a job's body, or works for one."""
+        return body_threads.works_for_body()
 
     @property
     def running_job(self) -> str | None:
@@ -108,12 +107,12 @@ class NotingHuey(Huey):
     @contextmanager
     def running_body(self, task: Any) -> Iterator[None]:
         """Mark the present thread as inside a body: what is stored or enqueued from there commits at once."""
-        here, outcome = self._here, self._here.outcome
-        here.body_depth += 1
+        outcome = self._here.outcome
         if outcome is not None:
             outcome.in_body = True
         try:
-            yield
+            with body_threads.running():
+                yield
         except BaseException as raised:
             error = raised if isinstance(raised, Exception) else BodyExitError(raised)
             if outcome is not None:
@@ -124,7 +123,6 @@ class NotingHuey(Huey):
                 raise
             raise error from raised
         finally:
-            here.body_depth -= 1
             if outcome is not None:
                 outcome.in_body = False
 

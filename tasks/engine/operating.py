@@ -6,10 +6,11 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tasks.engine import overview, queries, shelf, stats
+from tasks.engine.results import Awaited
 from tasks.engine.running import RunningHuey
 
 SIBLING_LOOK_S = 0.025
@@ -173,14 +174,29 @@ class OperatedHuey(RunningHuey):
 
     # Waiting
 
+    def wait_for_results(self, uuids: Sequence[str], deadline: float | None) -> bool:
+        """Wait until one of these jobs has a result, called by its end; False when the time is up.
+
+        Raises: DeadlockError inside a job or a transaction; NoResultError when one of them never comes.
+        Units: deadline on time.monotonic().
+        """
+        self.refuse_to_wait()
+        awaited = [Awaited(self.database, uuid) for uuid in uuids]
+        return self.wait_until(uuids, lambda: any(one.is_there(self.now()) for one in awaited), deadline)
+
     def wait_until(
-        self, uuid: str, is_so: Callable[[], bool], deadline: float | None, every_step: bool = False
+        self,
+        uuids: str | Sequence[str],
+        is_so: Callable[[], bool],
+        deadline: float | None,
+        every_step: bool = False,
     ) -> bool:
-        """Wait until something is so about a job, called by its end (or by every step); False when the time is up.
+        """Wait until something is so about jobs, called by their ends (or by every step); False when time is up.
 
         Units: deadline on time.monotonic().
         """
-        with self.end_calls.expect(uuid, every_step) as ended:
+        uuids = [uuids] if isinstance(uuids, str) else uuids
+        with self.end_calls.expect(uuids, every_step) as ended:
             while not is_so():
                 left = math.inf if deadline is None else deadline - time.monotonic()
                 if left <= 0 or self.end_calls.closed:

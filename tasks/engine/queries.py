@@ -100,6 +100,20 @@ SELECT result AS value FROM postroom_jobs WHERE uuid = ?1 AND result IS NOT NULL
 UNION ALL SELECT value FROM postroom_huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)
 AND NOT EXISTS (SELECT 1 FROM postroom_jobs WHERE uuid = ?1) LIMIT 1
 """
+# A job without a row may be one that a live job enqueues when it ends: then its id stands in that one's message.
+AWAITED = """
+SELECT job.state, job.error,
+    CASE WHEN job.uuid IS NULL THEN EXISTS (
+        SELECT 1 FROM postroom_huey_data WHERE key = :uuid AND (expires_at IS NULL OR expires_at > :now)
+    ) ELSE job.result IS NOT NULL END AS is_there,
+    CASE WHEN job.uuid IS NULL THEN COALESCE(
+        (SELECT uuid FROM postroom_jobs WHERE uuid = :ahead AND state IN ('scheduled', 'ready', 'running')),
+        (SELECT uuid FROM postroom_jobs WHERE state = 'running' AND instr(payload, :as_written)),
+        (SELECT uuid FROM postroom_jobs WHERE state = 'ready' AND instr(payload, :as_written)),
+        (SELECT uuid FROM postroom_jobs WHERE state = 'scheduled' AND instr(payload, :as_written))
+    ) END AS ahead
+FROM (SELECT 1) LEFT JOIN postroom_jobs AS job ON job.uuid = :uuid
+"""
 VALUES = """
 SELECT uuid AS key, result AS value FROM postroom_jobs WHERE result IS NOT NULL
 UNION ALL SELECT key, value FROM postroom_huey_data

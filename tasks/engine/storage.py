@@ -13,6 +13,7 @@ from huey.constants import EmptyData
 from huey.storage import BaseStorage, MemoryStorage
 
 from app.database import Database
+from app.errors import NoResultError
 from tasks.engine import arrivals, claims, queries, shelf
 from tasks.engine.noting import unix_time
 
@@ -94,11 +95,11 @@ class SqlStorage(BaseStorage):
     ) -> bool:
         """Block until a job's result is there, called by its end rather than polling.
 
-        Raises: DeadlockError inside a job or a transaction, where the wait could never end.
+        Raises: DeadlockError inside a job or a transaction, where the wait could never end; NoResultError when
+        there is nothing to wait for: the job was cancelled, say, or is gone.
         """
-        self.huey.refuse_to_wait()
         deadline = None if timeout is None else time.monotonic() + timeout
-        return self.huey.wait_until(key, lambda: self.has_data_for_key(key), deadline)
+        return self.huey.wait_for_results([key], deadline)
 
     # Counters
 
@@ -199,10 +200,12 @@ class ImmediateStorage(MemoryStorage):
         super().__init__(name)
         self.huey = huey
 
-    def wait_result(self, *arguments: Any, **options: Any) -> bool:
-        """Say whether a job's result is there: in immediate mode it is, or never will be.
+    def wait_result(self, key: str, *arguments: Any, **options: Any) -> bool:
+        """Return True: in immediate mode a job's result is there, or never will be.
 
-        Raises: DeadlockError inside a job or a transaction.
+        Raises: DeadlockError inside a job or a transaction, NoResultError when the job left none.
         """
         self.huey.refuse_to_wait()
-        return bool(super().wait_result(*arguments, **options))
+        if not self.has_data_for_key(key):
+            raise NoResultError(f"Job {key} has no result: in immediate mode a job runs as it is enqueued.")
+        return True

@@ -11,6 +11,7 @@ from typing import Any
 from huey.api import TaskWrapper
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
+from tasks.engine import results
 from tasks.engine.ids import new_id
 
 DEFAULT_TIMEOUT_S = 15 * 60
@@ -50,7 +51,7 @@ class DurableTask(TaskWrapper):
     def map(self, it: Any) -> Any:
         """Enqueue one job per item, all in one transaction."""
         with self.huey.bulk():
-            return super().map(it)
+            return results.named(super().map(it))
 
 
 def may_retry(task: Any, error: Exception) -> bool:

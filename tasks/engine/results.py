@@ -1,0 +1,72 @@
+"""Waiting for results: one that is there, may still come, or never will; and several as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from huey.api import ChordResult, Result, ResultGroup
+
+from app.database import Database
+from app.errors import NoResultError
+from tasks.engine import jobs, queries
+from tasks.engine.codec import TO_JSON
+
+
+class Awaited:
+    """A job's result that somebody waits for."""
+
+    def __init__(self, database: Database, uuid: str) -> None:
+        self._database, self._uuid = database, uuid
+        self._ahead: str | None = None
+        """The live job it follows in a pipeline or chord, while it has no row of its own."""
+
+    def is_there(self, now: float) -> bool:
+        """Say whether the result is there; False while it may still come.
+
+        Raises: NoResultError when it never will.
+        """
+        # One statement: between two of them a job may end, and another take its place.
+        as_written = b'"id":' + TO_JSON.encode(self._uuid).encode("utf-8", "surrogatepass")
+        asked = {"uuid": self._uuid, "now": now, "ahead": self._ahead, "as_written": as_written}
+        row = self._database.read_one(queries.AWAITED, asked)
+        assert row is not None
+        self._ahead = row["ahead"]
+        if row["is_there"]:
+            return True
+        if row["state"] in jobs.LIVE or self._ahead is not None:
+            return False
+        if row["state"] is None:
+            raise NoResultError(
+                f"There is no job {self._uuid}, and none that is waiting or running enqueues it: what it was to "
+                "follow did not succeed, or it ended so long ago that its result is kept no longer."
+            )
+        why = row["error"] or "its result is kept no longer, or never was"
+        raise NoResultError(f"Job {self._uuid} is {row['state']} and has no result: {why}.")
+
+
+class Results(ResultGroup):
+    """Huey's results of several jobs; who goes through them as they come is called, and refused like others."""
+
+    def as_completed(self, backoff: float = 1.15, max_delay: float = 1.0) -> Iterator[Any]:
+        """Yield each result when it is there.
+
+        Raises: DeadlockError inside a job or a transaction, NoResultError when one never comes.
+        """
+        waiting: list[Result] = list(self._results)
+        while waiting:
+            come = [result for result in waiting if result.is_ready()]
+            if not come:
+                waiting[0].huey.wait_for_results([result.id for result in waiting], None)
+            for result in come:
+                waiting.remove(result)
+                yield result.get()
+
+
+def named(made: Any) -> Any:
+    """Make what Huey returns for a group, chord or pipeline wait in our way."""
+    if isinstance(made, ResultGroup):
+        return Results(made._results)
+    if isinstance(made, ChordResult):
+        made.results, made.pipeline_results = named(made.results), named(made.pipeline_results)
+    return made
