@@ -113,7 +113,8 @@ def cancel() -> None:
             {"retries": 1},
             [
                 *(signals.SIGNAL_ENQUEUED, signals.SIGNAL_EXECUTING, signals.SIGNAL_ERROR),
-                *(signals.SIGNAL_RETRYING, signals.SIGNAL_EXECUTING, signals.SIGNAL_ERROR),
+                *(signals.SIGNAL_RETRYING, signals.SIGNAL_ENQUEUED),
+                *(signals.SIGNAL_EXECUTING, signals.SIGNAL_ERROR),
             ],
         ),
     ],
@@ -134,7 +135,7 @@ def test_a_revoked_and_an_expired_job_send_their_signals(rig: Rig, heard: list[s
     task.schedule(delay=10, expires=20)
     rig.clock.advance(60)
     rig.run_all()
-    assert heard == ["enqueued", "revoked", "enqueued", "expired"]
+    assert heard == ["enqueued", "revoked", "enqueued", "scheduled", "expired"]
 
 
 def test_a_signal_handler_that_raises_changes_nothing(rig: Rig) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
 
 from tasks.engine.jobs import ClaimedJob
+from tasks.engine.times import unix_time
 
 log = logging.getLogger("postroom.queue")
 
@@ -27,6 +28,14 @@ def item_of(args: Sequence[Any]) -> Any:
 def next_batch_at(now: float, every_s: float) -> float:
     """Return when the batch closes that a job enqueued now belongs to."""
     return (math.floor(now / every_s) + 1) * every_s
+
+
+def run_at(task: Any, now: float) -> float | None:
+    """Return when a task is to run, None for at once: at its eta, or with its batch."""
+    every_s = getattr(task, "batch_every_s", None)
+    if task.eta is None:
+        return next_batch_at(now, every_s) if every_s else None
+    return unix_time(task.eta)
 
 
 def call_with(body: Callable[[list[Any]], Any], items: list[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from huey.consumer import BaseProcess
 
-from tasks.engine import cron, jobs, queries, upkeep
+from tasks.engine import announcing, cron, jobs, queries, upkeep
 from tasks.engine.instances import file_lock, try_lock
 
 if TYPE_CHECKING:
@@ -108,12 +108,15 @@ class Clock(BaseProcess):
         if self._next_run_at is None or self._next_run_at > now:
             return
 
-        def promote(connection: sqlite3.Connection) -> int:
-            return jobs.promote(connection, now, PROMOTE_AT_ONCE)
+        def promote(connection: sqlite3.Connection) -> tuple[list[jobs.ClaimedJob], int]:
+            due = jobs.due(connection, now, PROMOTE_AT_ONCE) if is_heard else []
+            return due, jobs.promote(connection, now, PROMOTE_AT_ONCE)
 
+        is_heard = announcing.is_heard(self.huey)
         # A promotion that a power cut undoes is made again: the job is scheduled then, and due.
-        promoted = self.huey.database.write(promote, durable=False)
+        due, promoted = self.huey.database.write(promote, durable=False)
         self.huey.ready_bell.ring(promoted)
+        announcing.promoted(self.huey, due)
         row = self.huey.database.read_one(queries.NEXT_RUN_AT)
         self._next_run_at = row[0] if row else None
 

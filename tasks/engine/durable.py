@@ -15,7 +15,7 @@ from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
-from tasks.engine import arrivals, claims, jobs, queries, results
+from tasks.engine import announcing, arrivals, claims, jobs, queries, results
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
@@ -146,7 +146,7 @@ class DurableHuey(OperatedHuey):
             outcome.follow_ups.append(new_job)
             outcome.announced.append(task)
         else:
-            self._emit(signals.SIGNAL_ENQUEUED, task)
+            announcing.arrival(self, task)
             # A transaction opened since the gathering began takes its jobs with it, or loses them with it.
             if here.gathered is None or self.database.in_transaction != here.gathers_in_transaction:
                 self._insert([new_job])
@@ -246,6 +246,7 @@ class DurableHuey(OperatedHuey):
         fired = self.database.write(fire)
         if fired:
             self._ring([new_job], now)
+            announcing.fired(self, [task])
         return fired
 
     def add_schedule(self, task: Any) -> None:

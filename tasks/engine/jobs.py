@@ -180,6 +180,12 @@ def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) 
 # Time and death
 
 
+def due(connection: sqlite3.Connection, now: float, limit: int) -> list[ClaimedJob]:
+    """Return the jobs that `promote` would make ready."""
+    sql = f"SELECT {CLAIMED} FROM postroom_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?"
+    return [ClaimedJob(*row) for row in connection.execute(sql, (now, limit))]
+
+
 def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> int:
     """Make due jobs ready; return how many."""
     return connection.execute(

@@ -19,12 +19,13 @@ from huey.utils import Error
 from app.database import Database
 from app.errors import DeadlockError, JobTooLargeError, PostroomError
 from tasks.engine import arrivals, body_threads, jobs
-from tasks.engine.batches import Batch, next_batch_at
+from tasks.engine.batches import Batch, run_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
 from tasks.engine.body_processes import OVERDUE_AFTER_S, BodyProcesses, Unstorable
 from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
 from tasks.engine.progress import Progress, as_text
+from tasks.engine.times import naive_utc, unix_time
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
@@ -200,6 +201,15 @@ class NotingHuey(Huey):
         else:
             outcome.data[key] = encoded
 
+    def get_raw(self, key: str, peek: bool = False) -> Any:
+        """Return what is kept by a key; a hook or a signal's handler sees the result of the job that just ran."""
+        outcome = self._notes()
+        if outcome is not None:
+            noted = outcome.result if key == outcome.uuid else outcome.data.get(key)
+            if noted is not None:
+                return noted
+        return super().get_raw(key, peek)
+
     def delete(self, key: str) -> bool:
         """Forget a key; an absent one costs no write."""
         outcome = self._notes()
@@ -229,14 +239,12 @@ class NotingHuey(Huey):
         payload = self.serialize_task(task)
         name = self._registry.task_to_string(type(task))
         self._check_size(payload, f"the arguments of {name}")
-        run_at = None if task.eta is None else unix_time(task.eta)
-        every_s = getattr(task, "batch_every_s", None)
-        if run_at is None and every_s:
-            run_at = next_batch_at(self.now(), every_s)
         overdue_s = task.timeout
         if overdue_s and getattr(task, "process", False):
             overdue_s += OVERDUE_AFTER_S
-        return arrivals.NewJob(task.id, name, payload, task.priority or 0, run_at, overdue_s)
+        return arrivals.NewJob(
+            task.id, name, payload, task.priority or 0, run_at(task, self.now()), overdue_s
+        )
 
     def _check_size(self, data: bytes, what: str) -> None:
         if len(data) > self.max_job_bytes:
@@ -250,7 +258,7 @@ class NotingHuey(Huey):
         if outcome is None:
             super()._requeue_task(task, timestamp, retry_eta)
             return
-        outcome.retrying = True
+        outcome.retrying, outcome.requeued = True, task
         outcome.retries, outcome.retry_delay = task.retries - 1, task.retry_delay
         if retry_eta is not None:
             outcome.run_at = unix_time(retry_eta)
@@ -286,9 +294,4 @@ class NotingHuey(Huey):
         return described
 
     def _get_timestamp(self) -> dt.datetime:
-        return dt.datetime.fromtimestamp(self.now(), dt.UTC).replace(tzinfo=None)
-
-
-def unix_time(naive_utc: dt.datetime) -> float:
-    """Turn Huey's naive UTC into unix seconds."""
-    return naive_utc.replace(tzinfo=dt.UTC).timestamp()
+        return naive_utc(self.now())

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tasks.engine import overview, queries, shelf, stats
+from tasks.engine import jobs, overview, queries, shelf, stats
+from tasks.engine.outcome import words_of
 from tasks.engine.results import Awaited
 from tasks.engine.running import RunningHuey
+from tasks.engine.times import naive_utc
+
+log = logging.getLogger("postroom.queue")
 
 SIBLING_LOOK_S = 0.025
 ALONE_LOOK_S = 1.0
@@ -123,6 +128,27 @@ class OperatedHuey(RunningHuey):
         Units: times are unix seconds.
         """
         return overview.listed(self.database, state, task, q or "", limit, before_id)
+
+    def pending(self, limit: int | None = None) -> list[Any]:
+        """Return the ready jobs as Huey's tasks, next first, as their tries have left them."""
+        return super().pending(limit) if self._immediate else self._tasks_in("ready", limit)
+
+    def scheduled(self, limit: int | None = None) -> list[Any]:
+        """Return the scheduled jobs as Huey's tasks, soonest first, as their tries have left them."""
+        return super().scheduled(limit) if self._immediate else self._tasks_in("scheduled", limit)
+
+    def _tasks_in(self, state: str, limit: int | None) -> list[Any]:
+        found = []
+        for row in self.database.read(queries.WAITING[state], (-1 if limit is None else limit,)):
+            *claimed, due_at = row
+            try:
+                task = self.task_of(jobs.ClaimedJob(*claimed))
+            except Exception as error:
+                log.warning("Job %s is left out, it cannot be read: %s", row["uuid"], words_of(error))
+                continue
+            task.eta = None if due_at is None else naive_utc(due_at)
+            found.append(task)
+        return found
 
     def details(self, uuid: str) -> dict[str, Any] | None:
         """Describe a job for the operator: its arguments and each failed attempt, beside what its holder sees."""

@@ -58,6 +58,7 @@ class Outcome:
     retry_delay: float | None = None
     follow_ups: list[NewJob] = field(default_factory=list)
     announced: list[Any] = field(default_factory=list)
+    requeued: Any = None
     data: dict[str, bytes] = field(default_factory=dict)
     deleted_keys: list[str] = field(default_factory=list)
     chord_part: ChordPart | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.engine.jobs import CLAIMED
 from tasks.engine.schema import IN_TURN, PLACE
 
 FIND = """
@@ -92,6 +93,7 @@ PAYLOADS = {
     "ready": f"SELECT payload FROM postroom_jobs WHERE state = 'ready' ORDER BY {IN_TURN} LIMIT ?",
     "scheduled": "SELECT payload FROM postroom_jobs WHERE state = 'scheduled' ORDER BY run_at, id LIMIT ?",
 }
+WAITING = {state: sql.replace("payload", f"{CLAIMED}, run_at", 1) for state, sql in PAYLOADS.items()}
 
 # A job's own result stays with its row, and is the only one for its uuid; what else Huey keeps by key is in
 # huey_data.

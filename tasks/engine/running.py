@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from huey.exceptions import HueyException
-from huey.signals import SIGNAL_ENQUEUED
 from huey.utils import SKIPPED, ChordConfig, Error
 
 from app.errors import PostroomError
-from tasks.engine import arrivals, claims, jobs, shelf
+from tasks.engine import announcing, arrivals, claims, jobs, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.noting import NotingHuey
@@ -107,7 +106,7 @@ class RunningHuey(NotingHuey):
             if not was_mine:
                 log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
             else:
-                self._announce(outcome)
+                announcing.what_followed(self, outcome)
             self._tell(job, outcome, rules)
         self._tell_start(claimed)
         if not claimed:
@@ -126,7 +125,7 @@ class RunningHuey(NotingHuey):
         count, buried = self.database.write(free)
         for job, outcome in buried:
             log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, outcome.reason)
-            self._announce(outcome)
+            announcing.what_followed(self, outcome)
             self._tell(job, outcome, self.rules())
         return count
 
@@ -135,7 +134,7 @@ class RunningHuey(NotingHuey):
         before = self._here.outcome  # a body that leads a group of writes may be in the middle of its own
         outcome = self._here.outcome = Outcome(job.uuid)
         try:
-            self.fail_visibly(outcome, self._task_of(job), error)
+            self.fail_visibly(outcome, self.task_of(job), error)
         except Exception as unreadable:
             self.fail_visibly(outcome, None, unreadable)
             self._report_unread(job, unreadable)
@@ -147,7 +146,7 @@ class RunningHuey(NotingHuey):
         task = None
         with self.noting(job) as outcome:
             try:
-                task = self._task_of(job)
+                task = self.task_of(job)
                 self.execute(task, timestamp)
                 if outcome.waited and job.waits >= getattr(task, "max_waits", MAX_WAITS):
                     raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
@@ -243,12 +242,6 @@ class RunningHuey(NotingHuey):
             failure = self.serializer.serialize(Error(self.build_error_result(callback, error)))
             jobs.shelve(connection, callback.id, words_of(error), now, failure)
 
-    def _announce(self, outcome: Outcome) -> None:
-        """Send Huey's signal for what was enqueued with a job's end, as that is written."""
-        for task in (*outcome.announced, outcome.fired_callback):
-            if task is not None:
-                self._emit(SIGNAL_ENQUEUED, task)
-
     def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
         for job in claimed:
             self.end_calls.call_at_start(job.uuid)
@@ -267,7 +260,8 @@ class RunningHuey(NotingHuey):
         elif job.task in rules.limits:
             self.ready_bell.ring()  # a place is free that this worker may not take itself
 
-    def _task_of(self, job: jobs.ClaimedJob) -> Any:
+    def task_of(self, job: jobs.ClaimedJob) -> Any:
+        """Make the task of a job, as its tries have left it."""
         task = self.deserialize_task(job.payload)
         task.eta = None  # it is due, or it would not have been claimed
         if job.retries is not None:

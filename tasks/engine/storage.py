@@ -15,7 +15,7 @@ from huey.storage import BaseStorage, MemoryStorage
 from app.database import Database
 from app.errors import NoResultError
 from tasks.engine import arrivals, claims, queries, shelf
-from tasks.engine.noting import unix_time
+from tasks.engine.times import unix_time
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey

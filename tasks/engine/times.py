@@ -1,0 +1,15 @@
+"""Moments as Huey has them, naive in UTC, and as the tables have them, in unix seconds."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+
+def unix_time(naive_utc: dt.datetime) -> float:
+    """Turn Huey's naive UTC into unix seconds."""
+    return naive_utc.replace(tzinfo=dt.UTC).timestamp()
+
+
+def naive_utc(unix_s: float) -> dt.datetime:
+    """Turn unix seconds into Huey's naive UTC."""
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC).replace(tzinfo=None)
