@@ -8,6 +8,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from huey import crontab
+
+# Left to itself Huey skips what it cannot read: "0,5/15" would be minute 0 alone, and nothing would say so.
+crontab.__defaults__ = (*(crontab.__defaults__ or ())[:-1], True)
+
 CATCH_UP_MINUTES = 7 * 24 * 60
 LOOK_AHEAD_MINUTES = 32 * 24 * 60
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from huey import Huey, signals
 from huey.api import chord, group
-from huey.exceptions import ConfigurationError
 
 from app.database import Database
 from app.settings import Settings
@@ -22,6 +21,7 @@ from tasks.engine.body_processes import BodyProcesses, Make
 from tasks.engine.codec import JsonSerializer
 from tasks.engine.cron import NextFires
 from tasks.engine.operating import OperatedHuey
+from tasks.engine.options import OF_BATCH_TASKS, OF_PERIODIC_TASKS, OF_TASKS, check, check_call
 from tasks.engine.schema import migrations
 from tasks.engine.storage import ImmediateStorage, SqlStorage
 from tasks.engine.upkeep import Ages
@@ -94,37 +94,40 @@ class DurableHuey(OperatedHuey):
         With `process=True` the body runs in a child process: however much it computes, pages stay fast, and a
         body that runs longer than `timeout` is killed. The function stands at the top of its module.
         Units: retry_delay, max_delay, timeout in seconds.
+        Raises: ConfigurationError for an option that is none, or has a value that will not do.
         """
-        return super().task(timeout=timeout, **options)
+        options_given = {"timeout": timeout, **options}
+        check("task", options_given, OF_TASKS)
+        return super().task(**options_given)
 
     def periodic_task(
         self, validate_datetime: Any, *, timeout: float | None = DEFAULT_TIMEOUT_S, **options: Any
     ) -> Any:
-        """Make a function a task that fires by the clock; with `pile_up=False` not while a run of it is live."""
-        return super().periodic_task(validate_datetime, timeout=timeout, **options)
+        """Make a function a task that fires by the clock; with `pile_up=False` not while a run of it is live.
+
+        Raises: ConfigurationError, as `task` does.
+        """
+        options_given = {"validate_datetime": validate_datetime, "timeout": timeout, **options}
+        check("periodic_task", options_given, OF_PERIODIC_TASKS)
+        return super().periodic_task(**options_given)
 
     def batch_task(self, *, every_s: float, max_jobs: int = 500, **options: Any) -> Any:
         """Make a function a batch task: it is called every few seconds, with the list of what was enqueued.
 
         An entry is the job's argument, or the tuple of its arguments. A call that raises is made again for
         each job alone, so that only the bad one fails.
-        Raises: ConfigurationError with `process=True`: a batch runs on its worker's thread.
+        Raises: ConfigurationError, as `task` does; with `process=True` and `context=True` too.
         """
-        if options.get("process"):
-            raise ConfigurationError(
-                "batch_task() found process=True: a batch runs on a thread. Have its body enqueue a task with "
-                "process=True for what takes much computing."
-            )
+        check("batch_task", {"every_s": every_s, "max_jobs": max_jobs, **options}, OF_BATCH_TASKS)
+        options = {"timeout": DEFAULT_TIMEOUT_S} | options
 
         def decorate(func: Callable[[list[Any]], Any]) -> Any:
             @wraps(func)
             def alone(*args: Any) -> None:
                 call_with(func, [item_of(args)])
 
-            make = self.task(
-                batch_every_s=every_s, batch_max=max_jobs, batch_body=staticmethod(func), **options
-            )
-            return make(alone)
+            body = {"batch_every_s": every_s, "batch_max": max_jobs, "batch_body": staticmethod(func)}
+            return super(DurableHuey, self).task(**body, **options)(alone)
 
         return decorate
 
@@ -133,15 +136,17 @@ class DurableHuey(OperatedHuey):
     def enqueue(self, task: Any) -> Any:
         """Accept a task, group or chord: durable when this returns, or when the transaction around it commits.
 
-        Raises: PayloadError, JobTooLargeError, QueueFullError; then nothing was accepted.
+        Raises: PayloadError, JobTooLargeError, InvalidInputError, QueueFullError; then nothing was accepted.
         """
         if isinstance(task, group | chord):
             with self.bulk():
                 return results.named(super().enqueue(task))
+        here, outcome = self._here, self._notes()
+        if outcome is None:  # else it came with the job that it follows, and was checked with it
+            check_call(task)
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
-        here, outcome = self._here, self._notes()
         if outcome is not None:
             outcome.follow_ups.append(new_job)
             outcome.announced.append(task)

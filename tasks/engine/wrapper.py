@@ -13,6 +13,7 @@ from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
 from tasks.engine import results
 from tasks.engine.ids import new_id
+from tasks.engine.options import check_parameters
 
 DEFAULT_TIMEOUT_S = 15 * 60
 DEFAULT_MAX_DELAY_S = 3600.0
@@ -29,15 +30,18 @@ class BodyExitError(Exception):
 class DurableTask(TaskWrapper):
     """Huey's task wrapper; its body may be `async def`, and knows that it runs in a job."""
 
-    def create_task(self, func: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    def create_task(
+        self, func: Callable[..., Any], context: bool = False, name: str | None = None, **settings: Any
+    ) -> Any:
         """Make the Task class whose execute() runs the body."""
+        check_parameters(func, context, is_periodic="validate_datetime" in settings)
 
         @wraps(func)
         def in_a_loop(*args: Any, **kwargs: Any) -> Any:
             return asyncio.run(func(*args, **kwargs))
 
         body = in_a_loop if inspect.iscoroutinefunction(func) else func
-        task_class = super().create_task(body, *args, **settings)
+        task_class = super().create_task(body, context, name, **settings)
         run_body = task_class.execute
 
         def execute(task: Any) -> Any:
