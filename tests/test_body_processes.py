@@ -435,7 +435,7 @@ def test_a_process_that_is_slow_to_start_is_given_up(rig: Rig, monkeypatch: pyte
 
 
 def test_a_batch_task_cannot_have_a_process(rig: Rig) -> None:
-    with pytest.raises(ConfigurationError, match="process=True.*a batch runs on a thread"):
+    with pytest.raises(ConfigurationError, match=r"process=True.*a batch runs on a thread"):
         rig.huey.batch_task(every_s=1, process=True)
 
 
