@@ -285,3 +285,58 @@ def test_a_failing_batch_is_sorted_out_by_the_consumer(rig: Rig) -> None:
         assert rig.huey.wait_until_idle(PATIENCE_S)
     assert rig.states() == {"done": 3, "failed": 1}
     assert [2] in calls.lists
+
+
+# Hooks and revokes: a body has the items of just those jobs that count as run
+
+
+def test_what_a_hook_cancels_is_left_out_and_its_hook_is_called_once(rig: Rig) -> None:
+    sale, seen = batch_task(rig, calls := Calls()), []
+
+    @rig.huey.pre_execute()
+    def not_two(task: Any) -> None:
+        seen.append(task.args[0])
+        if task.args == (2,):
+            raise CancelExecution
+
+    results = {n: sale(n) for n in (1, 2, 3)}
+    run_batches(rig)
+    assert (calls.lists, seen) == ([[1, 3]], [1, 2, 3])
+    assert {n: rig.row(result.id)["state"] for n, result in results.items()} == {
+        1: "done",
+        2: "cancelled",
+        3: "done",
+    }
+
+
+def test_a_hook_that_cancels_the_first_job_leaves_the_call_to_the_others(rig: Rig) -> None:
+    sale = batch_task(rig, calls := Calls())
+    rig.huey.pre_execute("not_one")(lambda task: cancel() if task.args == (1,) else None)
+    sale.map([1, 2, 3])
+    run_batches(rig)
+    assert (calls.lists, rig.states()) == ([[2, 3]], {"cancelled": 1, "done": 2})
+
+
+def cancel() -> None:
+    raise CancelExecution
+
+
+def test_what_a_hook_makes_of_a_job_is_what_the_body_gets(rig: Rig) -> None:
+    sale = batch_task(rig, calls := Calls())
+
+    @rig.huey.pre_execute()
+    def double(task: Any) -> None:
+        task.args = (2 * task.args[0],)
+
+    sale.map([1, 2])
+    run_batches(rig)
+    assert calls.lists == [[2, 4]]
+
+
+def test_a_job_that_is_revoked_while_its_batch_runs_is_done_all_the_same(rig: Rig) -> None:
+    sale = batch_task(rig, calls := Calls(lambda items: second.revoke()))
+    rig.huey.task(name="other")(lambda: None).revoke()  # any flag at all: else nobody looks
+    sale(1)
+    second = sale(2)
+    run_batches(rig)
+    assert (calls.lists, rig.states()) == ([[1, 2]], {"done": 2})

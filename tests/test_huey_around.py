@@ -266,3 +266,57 @@ def test_flush_empties_queue_schedule_and_results(rig: Rig) -> None:
     assert [len(rig.huey.pending()), len(rig.huey.scheduled())] == [1, 1]
     rig.huey.flush()
     assert rig.states() == {}
+
+
+# The context of bodies
+
+
+class Context:
+    """What an app's context is to a body: it hears how it went."""
+
+    def __init__(self) -> None:
+        self.heard: list[BaseException | None] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.heard.append(error)
+            raise
+        self.heard.append(None)
+
+
+@pytest.mark.parametrize("immediate", [False, True], ids=["queued", "immediate"])
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "done"), (ValueError("half-way"), "failed"), (CancelExecution(retry=False), "cancelled")],
+)
+def test_the_context_of_a_body_hears_how_the_body_went(
+    rig: Rig, error: BaseException | None, state: str, immediate: bool
+) -> None:
+    context = Context()
+    rig.huey.attach(rig.database, rig.settings, context)
+    rig.huey.immediate = immediate
+
+    def body() -> None:
+        if error is not None:
+            raise error
+
+    result = rig.huey.task(name="body")(body)()
+    if not immediate:
+        rig.run_next()
+        assert rig.row(result.id)["state"] == state
+    assert context.heard == [error]
+
+
+def test_a_context_that_fails_at_its_end_fails_the_job(rig: Rig, give: Any) -> None:
+    @contextmanager
+    def context() -> Iterator[None]:
+        yield
+        raise OSError("the database went away")
+
+    rig.huey.attach(rig.database, rig.settings, context)
+    result = give(1)
+    rig.run_next()
+    assert "went away" in rig.row(result.id)["error"]

@@ -34,6 +34,8 @@ NAMES: list[tuple[Any, str]] = [
     (a_huey._signal, "receivers"),
     (a_huey, "get_raw"),
     (a_huey, "_execute"),
+    (a_huey, "_pre_execute"),
+    (a_huey, "_run_pre_execute"),
     (a_huey, "_check_chord"),
     (a_huey, "_abort_chord_member"),
     (a_huey, "_requeue_task"),
@@ -86,6 +88,7 @@ NAMES: list[tuple[Any, str]] = [
 # What the engine overrides, or calls by position: the function and its parameters.
 SIGNATURES: list[tuple[Any, list[str]]] = [
     (huey.api.Huey._execute, ["self", "task", "timestamp"]),
+    (huey.api.Huey._run_pre_execute, ["self", "task"]),
     (huey.api.Huey._requeue_task, ["self", "task", "timestamp", "retry_eta"]),
     (huey.api.Huey._check_chord, ["self", "cc", "value"]),
     (huey.api.Huey._abort_chord_member, ["self", "task", "value"]),

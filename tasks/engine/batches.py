@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
@@ -58,6 +59,7 @@ class Batch:
         self._called = False
         self._included: set[str] = set()
         self._says: Exception | None = None
+        self._barred: dict[str, BaseException | None] = {}
         self._reason = "it could not be in the batch; it is tried alone"
 
     def call(self, task: Any) -> None:
@@ -75,6 +77,22 @@ class Batch:
             self.alone.add(task.id)
             raise RetryTask(self._reason, delay=0)
 
+    def has_run(self, task: Any) -> bool:
+        """Say whether a job was in the call: then it is too late to revoke it."""
+        return task.id in self._included
+
+    def run_hooks(self, task: Any, run: Callable[[Any], None]) -> None:
+        """Run a job's pre_execute hooks, once: all before the call, which is made without those they cancel."""
+        if task.id not in self._barred:
+            self._barred[task.id] = None
+            try:
+                run(task)
+            except BaseException as error:
+                self._barred[task.id] = error
+        barred = self._barred[task.id]
+        if barred is not None:
+            raise barred
+
     def _call(self, task: Any) -> None:
         items = self._gather(task)
         try:
@@ -87,17 +105,21 @@ class Batch:
             self._reason = f"the batch it was in failed ({type(error).__name__}: {error}); it is tried alone"
 
     def _gather(self, first: Any) -> list[Any]:
-        """Gather the arguments of the jobs that are to run: not those revoked or expired."""
+        """Gather the arguments of the jobs that are to run: not those revoked, expired or cancelled by a hook."""
         items = []
         for job in self.claimed:
             try:
-                task = self.huey.deserialize_task(job.payload)
+                task = first if job.uuid == first.id else self.huey.deserialize_task(job.payload)
             except Exception:
                 continue  # it fails by itself, with its reason, when its turn comes
             if task.kwargs:
                 continue  # a body has no names for its items; alone, Python says so
             late = task.expires_resolved and task.expires_resolved < self.timestamp
-            if task.id == first.id or not (late or self.huey.is_revoked(task, self.timestamp, True)):
+            if task is not first and (late or self.huey.is_revoked(task, self.timestamp, True)):
+                continue
+            with suppress(BaseException):  # it is told so when its turn comes
+                if self.huey._pre_execute:
+                    self.huey._run_pre_execute(task)
                 items.append(item_of(task.args))
                 self._included.add(task.id)
         return items

@@ -6,7 +6,6 @@ import copy
 import datetime as dt
 import logging
 import random
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,12 +16,13 @@ from huey import Huey
 from huey.utils import Error
 
 from app.database import Database
-from app.errors import DeadlockError, JobTooLargeError, PostroomError
+from app.errors import JobTooLargeError, PostroomError
 from tasks.engine import arrivals, body_threads, jobs
-from tasks.engine.batches import Batch, run_at
+from tasks.engine.batches import run_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
 from tasks.engine.body_processes import OVERDUE_AFTER_S, BodyProcesses, Unstorable
+from tasks.engine.here import Here
 from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
 from tasks.engine.progress import Progress, as_text
 from tasks.engine.times import naive_utc, unix_time
@@ -30,15 +30,6 @@ from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
 log = logging.getLogger("postroom.queue")
-
-
-class _Here(threading.local):
-    """What the present thread is doing: the job it runs, the jobs it gathers for one insert."""
-
-    outcome: Outcome | None = None
-    gathered: list[arrivals.NewJob] | None = None
-    gathers_in_transaction = False
-    batch: Batch | None = None
 
 
 class NotingHuey(Huey):
@@ -52,7 +43,7 @@ class NotingHuey(Huey):
     """Whether this is a process that runs bodies for its parent."""
 
     def __init__(self, name: str, **options: Any) -> None:
-        self._here = _Here()
+        self._here = Here()
         self._database: Database | None = None
         self._context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.body_processes = BodyProcesses(self)
@@ -96,15 +87,6 @@ class NotingHuey(Huey):
             outcome.reporter = Progress(self.database, self.end_calls, claimed)
         outcome.reporter.report(text)
 
-    def refuse_to_wait(self) -> None:
-        """Raise DeadlockError where waiting for a job's result could never end."""
-        if self.in_body or (self._database is not None and self._database.in_transaction):
-            where = "a job" if self.in_body else "a transaction"
-            raise DeadlockError(
-                f"waiting for a job's result inside {where} can wait for ever (the threads that would run it wait "
-                "too). Use .then() to go on with the result, or a chord to gather several."
-            )
-
     @contextmanager
     def running_body(self, task: Any) -> Iterator[None]:
         """Mark the present thread as inside a body: what is stored or enqueued from there commits at once."""
@@ -115,7 +97,7 @@ class NotingHuey(Huey):
             with body_threads.running():
                 yield
         except BaseException as raised:
-            error = raised if isinstance(raised, Exception) else BodyExitError(raised)
+            error = task.raised = raised if isinstance(raised, Exception) else BodyExitError(raised)
             if outcome is not None:
                 outcome.note_exception(error, traceback_of(raised))
             if not may_retry(task, error):
@@ -182,8 +164,23 @@ class NotingHuey(Huey):
             outcome.note_signal(signal)
 
     def _execute(self, task: Any, timestamp: dt.datetime) -> Any:
-        with self._context():
-            return super()._execute(task, timestamp)
+        value = task.raised = None
+        try:
+            with self._context():
+                value = super()._execute(task, timestamp)
+                if task.raised is not None:
+                    raise task.raised  # Huey keeps what a body raises; the context is to hear of it no less
+        except BaseException as error:
+            if error is not task.raised:
+                raise
+        return value
+
+    def _run_pre_execute(self, task: Any) -> None:
+        batch = self._here.batch
+        if batch is None:
+            super()._run_pre_execute(task)
+        else:
+            batch.run_hooks(task, super()._run_pre_execute)
 
     def put_result(self, key: str, data: Any) -> None:
         """Keep a result: with the job's end when the job is the one that runs."""
@@ -226,8 +223,10 @@ class NotingHuey(Huey):
 
     def is_revoked(self, task: Any, timestamp: dt.datetime | None = None, peek: bool = True) -> bool:
         """Say whether a task is revoked; most claims have seen already that nothing at all is."""
-        outcome = self._notes()
+        outcome, batch = self._notes(), self._here.batch
         if outcome is not None and outcome.job is not None and not outcome.job.any_revoked:
+            return False
+        if outcome is not None and batch is not None and batch.has_run(task):
             return False
         return bool(super().is_revoked(task, timestamp, peek))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from app.errors import DeadlockError
 from tasks.engine import jobs, overview, queries, shelf, stats
 from tasks.engine.outcome import words_of
 from tasks.engine.results import Awaited
@@ -199,6 +200,15 @@ class OperatedHuey(RunningHuey):
         return overview.health(self.database, self.now(), self.rules().limits)
 
     # Waiting
+
+    def refuse_to_wait(self) -> None:
+        """Raise DeadlockError where waiting for a job's result could never end."""
+        if self.in_body or (self._database is not None and self._database.in_transaction):
+            where = "a job" if self.in_body else "a transaction"
+            raise DeadlockError(
+                f"waiting for a job's result inside {where} can wait for ever (the threads that would run it wait "
+                "too). Use .then() to go on with the result, or a chord to gather several."
+            )
 
     def wait_for_results(self, uuids: Sequence[str], deadline: float | None) -> bool:
         """Wait until one of these jobs has a result, called by its end; False when the time is up.

@@ -1,0 +1,21 @@
+"""What the present thread is doing for a queue."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from tasks.engine.arrivals import NewJob
+from tasks.engine.outcome import Outcome
+
+if TYPE_CHECKING:
+    from tasks.engine.batches import Batch
+
+
+class Here(threading.local):
+    """The job it runs and the batch that is in, and the jobs it gathers for one insert."""
+
+    outcome: Outcome | None = None
+    batch: Batch | None = None
+    gathered: list[NewJob] | None = None
+    gathers_in_transaction = False
