@@ -138,6 +138,7 @@ timeout = 0
 graceful_timeout = 9
 loglevel = "debug" if settings.log_level == "DEBUG" else "warning"
 control_socket_disable = True
+forwarder_headers = ""  # by default a client on this machine may say with SCRIPT_NAME below which path we are
 # For who switches it on with --access-logfile: no query and no Referer, for those may hold a token.
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)s s'
 

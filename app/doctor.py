@@ -13,15 +13,18 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from email.utils import parseaddr
 from urllib.parse import urlsplit
 
 from app.doctor_data import Check, check_database, check_disk, check_folder, check_space
-from app.doctor_hosts import find_host, smtp_advice
+from app.doctor_hosts import smtp_advice
 from app.errors import PostroomError
+from app.known_hosts import find_host
 from app.mail.replies import MailError
 from app.mail.transports import Transport, transport_for
 from app.settings import Settings
+from app.settings_checks import misspelt
 
 OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables."""
@@ -60,7 +63,9 @@ def look(settings: Settings, environ: Mapping[str, str], at_once: bool = False) 
     yield check_disk(settings.data_dir, environ)
     if not at_once:
         yield check_database(settings)
+    yield from check_spelling(environ)
     yield check_public_url(settings)
+    yield check_visitors(settings, environ)
     yield check_secrets(settings, environ)
     yield check_mail_settings(settings)
     if not at_once:
@@ -81,7 +86,7 @@ def check_versions(sqlite: tuple[int, ...] = sqlite3.sqlite_version_info) -> Che
 def check_environment(settings: Settings, environ: Mapping[str, str]) -> Check:
     """Name the environment; a published site should be in production."""
     host, name = find_host(environ), settings.environment
-    if host is not None and not settings.production:
+    if host is not None and host.is_public and not settings.production:
         sentence = f"{name}, though this is {host.name}. Set APP_ENV=production on a published site."
         return Check("environment", "warning", sentence)
     return Check("environment", "ok", f"{name}.")
@@ -98,6 +103,35 @@ def check_public_url(settings: Settings) -> Check:
         )
         return Check("PUBLIC_URL", "warning", sentence)
     return Check("PUBLIC_URL", "ok", f"links in mails begin with {settings.public_url}.")
+
+
+def check_spelling(environ: Mapping[str, str]) -> list[Check]:
+    """Name variables that look as if one of ours was meant."""
+    return [
+        Check("settings", "warning", f"{variable} is none of them, so it changes nothing. Is {ours} meant?")
+        for variable, ours in misspelt(
+            environ, [setting.metadata["variable"] for setting in fields(Settings)]
+        )
+    ]
+
+
+def check_visitors(settings: Settings, environ: Mapping[str, str]) -> Check:
+    """See whether visitors can be told apart: behind a proxy all come from its address."""
+    host, proxies = find_host(environ), settings.behind_proxy
+    if host is not None and host.proxies and not proxies:
+        sentence = (
+            f"BEHIND_PROXY is 0, but this is {host.name}, with a proxy before the site: all visitors count as "
+            "one client, who may subscribe and guess wrong 20 times an hour. Unset BEHIND_PROXY."
+        )
+        return Check("visitors", "warning", sentence)
+    if proxies:
+        sentence = (
+            f"X-Forwarded-For tells their addresses, a proxy stands before us (BEHIND_PROXY is {proxies})."
+        )
+        return Check("visitors", "ok", sentence)
+    return Check(
+        "visitors", "ok", "their addresses are those of their connections: no proxy stands before us."
+    )
 
 
 def check_secrets(settings: Settings, environ: Mapping[str, str]) -> Check:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from filelock import lock_descriptor
 
 from app.database_damage import find_damage
-from app.doctor_hosts import IN_MEMORY, LAYERS, MOUNTS, NETWORK, find_host, find_mount
+from app.doctor_hosts import IN_MEMORY, LAYERS, MOUNTS, NETWORK, find_mount
+from app.known_hosts import find_host
 from app.settings import Settings
 
 State = Literal["ok", "warning", "wrong"]

@@ -62,6 +62,19 @@ class FormRefusedError(PostroomError):
     status = 400
 
 
+class UnknownHostError(PostroomError):
+    """A request came by a name that is not ours."""
+
+    code = "unknown_host"
+    status = 421
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"This site does not answer to {host or 'such a name'}: set PUBLIC_URL to the address it is reached "
+            "by, or name it in TRUSTED_HOSTS."
+        )
+
+
 class TooManyRequestsError(PostroomError):
     """Somebody does a thing more often than it is allowed; `retry_after_s` tells when it is allowed again."""
 

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from app.errors import SettingError
+from app.known_hosts import find_host
+from app.settings_checks import check_secrets, host_names
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
@@ -171,6 +173,11 @@ class Settings:
         "how long a subscription may be confirmed",
     )
     public_url: str = _setting("PUBLIC_URL", _url, "", "", "the site's address in links of mails")
+    trusted_hosts: tuple[str, ...] = _setting(
+        "TRUSTED_HOSTS", host_names, (), "",
+        "names the site answers to beside localhost, IP addresses, PUBLIC_URL's and the host's own; .example.com: "
+        "all below it",
+    )  # fmt: skip
     secret_key: str = _setting("SECRET_KEY", _text, "", "", "signs cookies and the links in mails")
     admin_token: str = _setting(
         "ADMIN_TOKEN", _text, lambda: secrets.token_urlsafe(24), "", "the operator's bearer token"
@@ -204,7 +211,8 @@ class Settings:
     )
     behind_proxy: int = _setting(
         "BEHIND_PROXY", _whole(0, 9), 0, "proxies",
-        "proxies of the host before the site, which set X-Forwarded-*; on Replit it is 1",
+        "proxies of the host before the site, which write X-Forwarded-For; known of Replit, Render, Railway, "
+        "Fly.io, Heroku, Hugging Face and Koyeb",
     )  # fmt: skip
     in_frame: bool = _setting(
         "IN_FRAME", _yes_or_no, False, "",
@@ -270,15 +278,17 @@ class Settings:
         values: dict[str, Any] = {}
         if environ.get("REPLIT_DEPLOYMENT") == "1":
             values["environment"] = "production"
-        if environ.get("REPL_ID"):
-            values["behind_proxy"] = 1
-        # A published Replit app has a page of its own.
-        if environ.get("SPACE_ID") or (environ.get("REPL_ID") and environ.get("REPLIT_DEPLOYMENT") != "1"):
-            values["in_frame"] = True
-        if environ.get("REPLIT_DOMAINS") and not environ.get("PUBLIC_URL"):
-            values["public_url"] = "https://" + environ["REPLIT_DOMAINS"].split(",")[0].strip()
+        if host := find_host(environ):
+            names = host.names(environ)
+            values.update(
+                behind_proxy=host.proxies, in_frame=host.in_frame, trusted_hosts=(*names, *host.domains)
+            )
+            values["public_url"] = f"https://{names[0]}" if names else ""
         for setting in fields(cls):
             text = environ.get(setting.metadata["variable"], "").strip()
             if text:
                 values[setting.name] = setting.metadata["parse"](setting.metadata["variable"], text)
-        return cls(**values)
+        settings = cls(**values)
+        if settings.production:
+            check_secrets({"SECRET_KEY": settings.secret_key, "ADMIN_TOKEN": settings.admin_token})
+        return settings

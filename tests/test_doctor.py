@@ -84,6 +84,23 @@ def test_links_of_a_published_site_should_lead_to_it(
 
 
 @pytest.mark.parametrize(
+    "variable", ["RENDER", "RAILWAY_ENVIRONMENT_NAME", "FLY_APP_NAME", "SPACE_ID", "DYNO"]
+)
+def test_visitors_who_all_look_like_the_hosts_proxy_are_named(settings: Settings, variable: str) -> None:
+    environ = {variable: "1"}
+    check = doctor.check_visitors(replace(settings, behind_proxy=0), environ)
+    assert (check.state, "BEHIND_PROXY" in check.sentence) == ("warning", True)
+    assert doctor.check_visitors(Settings.read(environ), environ).state == "ok"
+    assert doctor.check_visitors(settings, {}).state == "ok"
+
+
+def test_a_setting_that_is_misspelt_is_named_at_the_start(settings: Settings) -> None:
+    (check,) = [one for one in doctor.glance(settings, {"TASK_THREAD": "9"}) if one.name == "settings"]
+    assert check.state == "warning"
+    assert {"TASK_THREAD", "TASK_THREADS"} <= set(check.sentence.split())
+
+
+@pytest.mark.parametrize(
     ("environ", "unset"),
     [
         ({}, {"SECRET_KEY", "ADMIN_TOKEN"}),
@@ -203,7 +220,7 @@ def test_report_prints_every_check_and_its_status_says_whether_something_is_wron
 ) -> None:
     assert doctor.report(settings, {}) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 13
     assert {line.split()[0] for line in lines} == {"ok"}
     settings.data_dir.touch()
     assert doctor.report(settings, {}) == 1

@@ -19,6 +19,7 @@ COMPUTED_DEFAULTS = {
     "DATA_DIR": "`data/<environment>`",
     "MAIL_URL": "unset",
     "PUBLIC_URL": "`http://localhost:<PORT>`",
+    "TRUSTED_HOSTS": "unset",
     "SECRET_KEY": "kept in `DATA_DIR/secret_key`",
     "ADMIN_TOKEN": "made at the start",
     "IN_FRAME": "`0`",

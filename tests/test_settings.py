@@ -9,6 +9,9 @@ import pytest
 
 from app.errors import SettingError
 from app.settings import PROJECT_DIR, SECRETS, Settings
+from app.settings_checks import misspelt
+
+VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
 
 
 def test_nothing_is_required() -> None:
@@ -77,6 +80,9 @@ def test_a_good_value_is_read(variable: str, text: str, name: str, value: object
         ("MAX_JOB_BYTES", "1e6"),
         ("LOG_LEVEL", "loud"),
         ("BEHIND_PROXY", "yes"),
+        ("TRUSTED_HOSTS", "https://books.example.com"),
+        ("TRUSTED_HOSTS", "a.example,,b.example"),
+        ("TRUSTED_HOSTS", "a_b.example"),
         ("HOST", "0.0.0.0\tx"),
     ],
 )
@@ -108,6 +114,56 @@ def test_replit_is_recognised() -> None:
 )
 def test_a_host_that_shows_the_site_in_a_frame_is_recognised(environ: dict[str, str], in_frame: bool) -> None:
     assert Settings.read(environ).in_frame is in_frame
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxies", "public_url"),
+    [
+        ({"RENDER": "true", "RENDER_EXTERNAL_HOSTNAME": "b.onrender.com"}, 2, "https://b.onrender.com"),
+        ({"RENDER": "true", "PUBLIC_URL": "https://b.example"}, 2, "https://b.example"),
+        ({"RAILWAY_ENVIRONMENT_NAME": "x", "RAILWAY_PUBLIC_DOMAIN": "b.example"}, 1, "https://b.example"),
+        ({"FLY_APP_NAME": "books"}, 2, "https://books.fly.dev"),
+        ({"SPACE_ID": "c/b", "SPACE_HOST": "c-b.hf.space"}, 1, "https://c-b.hf.space"),
+        ({"DYNO": "web.1"}, 1, "http://localhost:5000"),
+        ({"DYNO": "web.1", "BEHIND_PROXY": "0"}, 0, "http://localhost:5000"),
+        ({"REPL_ID": "1", "REPLIT_DEV_DOMAIN": "x.replit.dev"}, 1, "https://x.replit.dev"),
+        ({}, 0, "http://localhost:5000"),
+    ],
+)
+def test_hosts_behind_a_proxy_are_recognised(environ: dict[str, str], proxies: int, public_url: str) -> None:
+    settings = Settings.read(environ)
+    assert (settings.behind_proxy, settings.public_url) == (proxies, public_url)
+
+
+@pytest.mark.parametrize("variable", ["SECRET_KEY", "ADMIN_TOKEN"])
+def test_a_secret_that_can_be_guessed_is_refused_in_production(variable: str) -> None:
+    for production in ({"APP_ENV": "production"}, {"REPLIT_DEPLOYMENT": "1"}):
+        with pytest.raises(SettingError, match=f"^{variable} .*16 characters or more") as refused:
+            Settings.read(production | {variable: "hunter2-hunter2"})
+        assert "hunter2" not in str(refused.value)
+        assert getattr(Settings.read(production | {variable: "h" * 16}), variable.lower()) == "h" * 16
+    assert getattr(Settings.read({variable: "short"}), variable.lower()) == "short"
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("TASK_THREAD", "TASK_THREADS"), ("TASKS_THREADS", "TASK_THREADS"), ("task_threads", "TASK_THREADS"),
+        ("MAILURL", "MAIL_URL"), ("PUBLIC_URI", "PUBLIC_URL"), ("BEHIND_PROXIES", "BEHIND_PROXY"),
+        ("RATELIMIT_ENABLE", "RATELIMIT_ENABLED"), ("TRUSTED_HOST", "TRUSTED_HOSTS"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_looks_like_a_setting_is_named_with_it(variable: str, meant: str) -> None:
+    assert misspelt({variable: "1", "PATH": "/bin"}, VARIABLES) == [(variable, meant)]
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    others = [
+        "HOSTNAME", "HOSTTYPE", "POST", "SMTP_PORT", "MAIL", "MAIL_HOST", "APP_NAME", "XDG_DATA_DIRS",
+        "DATABASE_URL", "DJANGO_SECRET_KEY", "SECRET_KEY_BASE", "LOGNAME", "RENDER_EXTERNAL_URL",
+        "RAILWAY_PUBLIC_DOMAIN", "FLY_APP_NAME", "REPL_ID", "WEB_CONCURRENCY", "PORT_8080", "SESSION_SECRET",
+    ]  # fmt: skip
+    assert misspelt([*others, *VARIABLES], VARIABLES) == []
 
 
 def test_a_variable_overrules_what_replit_suggests() -> None:

@@ -25,6 +25,7 @@ def register(app: Flask) -> None:
         jobs,
         json_out,
         metrics,
+        own_site,
         rate_limits,
         response_headers,
         sign_in,
@@ -54,6 +55,7 @@ def register(app: Flask) -> None:
     settings = app.extensions["settings"]
     response_headers.register(app, settings)
     error_pages.register(app)
+    own_site.register(app, settings)
     # Before all others: it decides who asks, so that none of their refusals tells of a token.
     rate_limits.register(app, settings.ratelimit_enabled)
     bodies.register(app)

@@ -18,6 +18,7 @@ from app.errors import (
     TooManyRequestsError,
 )
 from app.pages.front_door import is_for_programs
+from app.pages.own_site import own_path
 from app.pages.rate_limits import refusal
 
 TRY_AGAIN = (DatabaseBusyError, QueueFullError, TooManyRequestsError)
@@ -89,7 +90,10 @@ def _asked() -> str:
 
 def _way_back() -> str | None:
     """Return the page of this site that a form was on."""
-    came_from = urlsplit(request.referrer or "")
+    try:
+        came_from = urlsplit(request.referrer or "")
+    except ValueError:
+        return None
     if request.method == "GET" or came_from.netloc != request.host:
         return None
-    return came_from.path + (f"?{came_from.query}" if came_from.query else "")
+    return own_path(came_from.path + (f"?{came_from.query}" if came_from.query else ""))

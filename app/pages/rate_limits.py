@@ -21,15 +21,13 @@ from app.errors import TooManyRequestsError
 from app.mail.addresses import mailbox
 from app.pages import front_door
 from app.pages.client_address import ip_address
+from app.pages.own_site import HEALTH_CHECK
 from app.pages.rate_counts import CountsInMemory
 
 SUBSCRIBING_PER_CLIENT = "20 per hour"
 SUBSCRIBING_PER_ADDRESS = parse("5 per hour")
 CHANGING_BOOKS_PER_CLIENT = "120 per hour"
 WRONG_TOKENS_PER_CLIENT = parse("20 per hour")
-
-HEALTH_CHECK = "status.up"
-"""It answers everybody alike, whatever token comes along, so no guess is counted there."""
 
 
 def client() -> str:
@@ -126,7 +124,7 @@ def register(app: Flask, enabled: bool) -> None:
     @app.before_request
     def decide_who_asks() -> None:
         if request.endpoint == HEALTH_CHECK:
-            return
+            return  # it answers everybody alike, so no guess is counted there
         token = front_door.bearer()
         has_token = token is not None and guess_is_right(token)
         front_door.note_who_asks(front_door.session_is_good(), has_token)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
-from urllib.parse import unquote
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from app.pages import front_door
+from app.pages.own_site import own_path
 from app.pages.rate_limits import guess_is_right
 
 HOME = "/desk"
@@ -61,18 +60,6 @@ def hide_token(response: Response) -> Response:
     if "token" in request.args:
         response.headers["Referrer-Policy"] = "no-referrer"
     return response
-
-
-def own_path(path: str | None) -> str | None:
-    """Return a path of this site as it came, and None for whatever might lead to another one."""
-    if not path:
-        return None
-    # Browsers drop control characters and take \ for /; a server in between may decode once more.
-    for reading in (path, unquote(path), unquote(unquote(path))):
-        route = re.split("[?#]", reading)[0]
-        if not route.startswith("/") or "//" in route or "\\" in reading or not reading.isprintable():
-            return None
-    return path
 
 
 def _form(wanted: str | None, failed: bool) -> str:
