@@ -112,7 +112,8 @@ def _finish_one(
     cursor = connection.execute(
         "UPDATE postroom_jobs SET state = ?, run_at = ?, ready_at = ?, finished_at = ?, result = ?, error = ?,"
         " progress = IFNULL(?, progress), retries = ?, retry_delay = ?, attempt = attempt - ?,"
-        " waits = waits + ?, alone = alone OR ?, run_ms = ?, place = IFNULL(?, place), instance = NULL, worker = NULL"
+        " waits = waits + ?, alone = alone OR ?, run_ms = ?, place = IFNULL(?, place),"
+        " instance = NULL, worker = NULL"
         " WHERE id = ? AND state = 'running' AND claim = ?",
         (
             ending.state, ending.run_at, job.ready_at if ended else now if ending.state == "ready" else None,
