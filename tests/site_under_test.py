@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -43,6 +44,22 @@ def poison(how: str) -> None:
     eaten = []
     while True:
         eaten.append(bytearray(2**20))
+
+
+@tasks.task()
+def hold_interpreter(seconds: float) -> None:
+    """Let no other thread of the process run, as long work in C does."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+
+
+@tasks.task()
+def leave_orphan(seconds: float) -> int:
+    """Fork a process that stays; return which."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return child
 
 
 @tasks.task(timeout=2)
@@ -108,6 +125,15 @@ def make() -> Flask:
     def start_slow() -> dict[str, str]:
         body = request.get_json()
         return {"id": slow(body["seconds"], body["marker"]).id}
+
+    @app.post("/api/test/hold-interpreter")
+    def start_holding() -> dict[str, str]:
+        seconds = request.get_json()["seconds"]
+        return {"id": hold_interpreter.schedule((seconds,), delay=1).id}  # this answer is to get out
+
+    @app.post("/api/test/orphan")
+    def start_orphan() -> dict[str, str]:
+        return {"id": leave_orphan(request.get_json()["seconds"]).id}
 
     @app.post("/api/test/pick-up")
     def start_pick_up() -> dict[str, str]:
