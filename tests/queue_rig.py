@@ -46,6 +46,9 @@ class Queue:
         freed = self.database.write(lambda connection: jobs.free(connection, instance, NOW))
         return [job.uuid for job in freed]
 
+    def set_starting(self, job: ClaimedJob, starting: bool) -> None:
+        self.database.write(lambda connection: jobs.set_starting(connection, job, starting))
+
     def shelve(self, uuid: str, reason: str) -> None:
         self.database.write(lambda connection: jobs.shelve(connection, uuid, reason, NOW))
 

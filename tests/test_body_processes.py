@@ -20,7 +20,7 @@ import tasks
 from app import create_app
 from app.settings import Settings
 from tasks.engine import body_messages
-from tasks.engine.body_processes import START_WITHIN_S
+from tasks.engine.body_parent import START_WITHIN_S
 from tests import process_bodies
 from tests.engine_rig import PATIENCE_S, Rig, Threads, sleeps_for, until
 from tests.process_bodies import is_running, make_rig, note, task
@@ -111,11 +111,50 @@ def test_what_a_body_prints_goes_to_the_log_and_it_has_nothing_to_read(
     rig.huey.body_processes.end_unused(0)
 
 
-def test_a_process_that_nobody_used_for_a_while_is_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    pid = value_of(rig, "pid")
-    with rig.consuming(1, health_check_interval=0.01):
-        monkeypatch.setattr("tasks.engine.consumer.IDLE_S", 0.0)
-        until(lambda: not is_running(pid), "its end")
+def test_processes_that_nobody_used_for_a_while_are_ended_but_for_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = rig.huey.body_processes
+    processes.end_unused(0)
+    for process in [processes._start(process_bodies.__name__) for _ in range(2)]:
+        processes._keep(process)
+    older, newer = (process for _, process in processes._unused)
+    monkeypatch.setattr("tasks.engine.body_processes.IDLE_S", 0.0)
+    for _ in range(2):
+        processes.keep_ready()
+    until(lambda: not older.is_alive, "its end")
+    assert [process for _, process in processes._unused] == [newer]
+
+
+def test_one_starts_before_a_body_needs_it(rig: Rig) -> None:
+    processes = rig.huey.body_processes
+    processes.end_unused(0)
+    processes.keep_ready()
+    until(lambda: processes._unused, "a process ahead of time")
+    ((_, process),) = processes._unused
+    assert value_of(rig, "pid") == process._process.pid
+
+
+def test_a_job_whose_process_starts_has_not_begun(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = rig.huey.body_processes
+    processes.end_unused(0)
+    starting: list[list[int]] = []
+
+    def start(module: str) -> Any:
+        starting.append([n for (n,) in rig.rows("SELECT starting FROM postroom_jobs")])
+        process = start_really(module)
+        monkeypatch.setattr(process, "call", call)
+        return process
+
+    def call(*_: Any) -> body_messages.Answer:
+        starting.append([n for (n,) in rig.rows("SELECT starting FROM postroom_jobs")])
+        return body_messages.Answer(value=rig.huey.serializer.serialize(None))
+
+    start_really = processes._start
+    monkeypatch.setattr(processes, "_start", start)
+    assert value_of(rig, "pid") is None
+    assert starting == [[1], [0]]
+    processes.end_unused(0)
 
 
 def test_the_consumers_stop_ends_it_and_the_next_body_has_another(rig: Rig) -> None:
@@ -430,7 +469,7 @@ def test_a_python_that_cannot_start_fails_the_body_in_view(rig: Rig, monkeypatch
 
 def test_a_process_that_is_slow_to_start_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.huey.body_processes.end_unused(0)
-    monkeypatch.setattr("tasks.engine.body_processes.START_WITHIN_S", 0.0)
+    monkeypatch.setattr("tasks.engine.body_parent.START_WITHIN_S", 0.0)
     assert "did not start within 0 s" in run(rig, "pid")["error"]
 
 

@@ -218,6 +218,23 @@ def test_every_death_is_counted_for_whoever_decides_when_it_is_too_many(queue: Q
     assert [number for number, _, _ in queue.attempts()] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize(("has_begun", "deaths"), [(False, 0), (True, 4)])
+def test_a_death_before_the_body_has_begun_counts_for_nobody(
+    queue: Queue, has_begun: bool, deaths: int
+) -> None:
+    queue.insert("a")
+    for _ in range(4):
+        queue.join("i1")
+        job = queue.claim_one()
+        queue.set_starting(job, True)
+        if has_begun:
+            queue.set_starting(job, False)
+        queue.free()
+    assert queue.row("a")["deaths"] == deaths
+    if not has_begun:
+        assert queue.attempts()[0] == (1, "stopped", "its process died before its body had begun")
+
+
 def test_stops_are_never_counted_as_deaths(queue: Queue) -> None:
     queue.insert("a")
     for _ in range(10):

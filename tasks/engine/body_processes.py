@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import pickle
-import queue
-import signal
-import subprocess
-import sys
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from huey.exceptions import HueyException, TaskTimeout
+from huey.exceptions import HueyException
 
+from app.errors import PostroomError
 from app.settings import Settings
-from tasks.engine.body_child import LEFT_TO_THE_PARENT
-from tasks.engine.body_messages import Answer, Call, Changed, Ready, Ring, Start
-from tasks.engine.outcome import Outcome, words_of
+from tasks.engine import jobs
+from tasks.engine.body_messages import Call, Start
+from tasks.engine.body_parent import START_WITHIN_S, BodyProcess, BodyProcessError
+from tasks.engine.outcome import Outcome
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
 
-START_WITHIN_S = 60.0
+log = logging.getLogger("postroom.queue")
+
 IDLE_S = 60.0
 """A process that has had nothing to do for so long is ended; it takes some 50 MB."""
 GRACE_S = 1.0
@@ -32,14 +32,7 @@ GRACE_S = 1.0
 OVERDUE_AFTER_S = START_WITHIN_S + 10.0
 """A worker whose process is so much past its time hangs itself: it can neither start nor kill it."""
 
-# Python starts with these words; sys.path is the parent's, however it came by it.
-FIRST_WORDS = "import sys; sys.path[:] = {path!r}; from tasks.engine.body_child import main; main({lifeline})"
-
 Make = Callable[[Settings], "DurableHuey"]
-
-
-class BodyProcessError(HueyException):
-    """A body's process could not be started, or died under it."""
 
 
 class Unstorable:
@@ -56,6 +49,8 @@ class BodyProcesses:
         self._huey, self._make, self._settings = huey, make, settings
         self._lock = threading.Lock()
         self._unused: list[tuple[float, BodyProcess]] = []
+        self._in_use = 0
+        self._starts_ahead = False
 
     def run(self, task: Any, outcome: Outcome) -> Any:
         """Run a task's body and return its value (or an Unstorable).
@@ -68,13 +63,18 @@ class BodyProcesses:
         message = message._replace(on_complete=None, on_error=None, chord_config=None)
         payload = self._huey.serializer.serialize(message)
         call = Call(outcome.job, payload, type(task).__module__, task.timeout)
-        process = self._take(call.module)
+        with self._lock:
+            self._in_use += 1
         try:
+            process = self._take(call)
             answer = process.call(call, GRACE_S if task.context else 0)
+            self._keep(process)
         except HueyException:
             outcome.deleted_keys += self._locks_of(task.id)
             raise
-        self._keep(process)
+        finally:
+            with self._lock:
+                self._in_use -= 1
         outcome.progress = answer.progress
         if answer.retries is not None:
             task.retries, task.retry_delay = answer.retries, answer.retry_delay
@@ -85,16 +85,37 @@ class BodyProcesses:
             return Unstorable(error)
         raise error
 
-    def end_unused(self, idle_s: float) -> None:
-        """End the processes that have had nothing to do for so long."""
+    def end_unused(self, idle_s: float, keep: int = 0) -> None:
+        """End the processes that have had nothing to do for so long, but for the newest that are to be kept."""
         with self._lock:
             border = time.monotonic() - idle_s
-            ended = [process for since, process in self._unused if since <= border]
-            self._unused = [one for one in self._unused if one[0] > border]
-        for process in ended:
+            of_age = [one for one in self._unused[: len(self._unused) - keep] if one[0] <= border]
+            self._unused = [one for one in self._unused if one not in of_age]
+        for _, process in of_age:
             process.kill()
 
-    def _take(self, module: str) -> BodyProcess:
+    def keep_ready(self) -> None:
+        """End the processes that nothing needs any more; start one before it is needed, if there is none."""
+        self.end_unused(IDLE_S, keep=1)
+        kinds = list(self._huey._registry._registry.values())
+        modules = [kind.__module__ for kind in kinds if getattr(kind, "process", False)]
+        if modules and self._make is not None and not (self._unused or self._in_use or self._starts_ahead):
+            self._starts_ahead = True
+            threading.Thread(
+                target=self._start_ahead, args=(modules[0],), name="BodyAhead", daemon=True
+            ).start()
+
+    def _start_ahead(self, module: str) -> None:
+        try:
+            self._keep(self._start(module))
+        except HueyException as error:
+            log.warning(
+                "A process for bodies cannot start: %s", error
+            )  # and is not tried again before it must
+        else:
+            self._starts_ahead = False
+
+    def _take(self, call: Call) -> BodyProcess:
         """Return the process that was used last, or a new one."""
         while True:
             with self._lock:
@@ -105,7 +126,18 @@ class BodyProcesses:
                 return process
         if self._make is None:
             raise BodyProcessError("the queue was not told how it is made in another process: see attach()")
+        self._note_starting(call.job, True)
+        process = self._start(call.module)
+        self._note_starting(call.job, False)
+        return process
+
+    def _start(self, module: str) -> BodyProcess:
         return BodyProcess(self._huey, Start(pickle.dumps((self._make, self._settings)), module))
+
+    def _note_starting(self, job: jobs.ClaimedJob, starting: bool) -> None:
+        # A disk that is full changes at most how a death is counted.
+        with suppress(PostroomError, sqlite3.Error):
+            self._huey.database.write(lambda db: jobs.set_starting(db, job, starting), durable=False)
 
     def _keep(self, process: BodyProcess) -> None:
         if process.is_alive:
@@ -116,140 +148,3 @@ class BodyProcesses:
         """Name what a body that was killed has locked: that goes with the job's end."""
         rows = self._huey.database.read("SELECT key FROM postroom_huey_data WHERE job = ?", (uuid,))
         return [row["key"] for row in rows]
-
-
-class BodyProcess:
-    """One child process, and the thread that listens to it and buries it."""
-
-    def __init__(self, huey: Any, start: Start) -> None:
-        self._huey = huey
-        self._heard: queue.SimpleQueue[Answer | Ready | None] = queue.SimpleQueue()
-        """What it answered; None once it is dead."""
-        self.is_alive = True
-        self._lifeline: int | None = None
-        try:
-            self._spawn()
-        except OSError as error:
-            raise BodyProcessError(f"no process for the body could be started: {error}") from error
-        threading.Thread(target=self._listen, name="BodyProcess", daemon=True).start()
-        self._tell(start)
-        try:
-            ready = self._heard.get(timeout=START_WITHIN_S)
-        except queue.Empty:
-            self.kill()
-            raise BodyProcessError(
-                f"the body's process did not start within {START_WITHIN_S:g} s: the machine has too much to do"
-            ) from None
-        if not isinstance(ready, Ready):
-            raise BodyProcessError(f"the body's process died as it started: {self._how_it_died()}")
-        if ready.error is not None:
-            why = ready.error.unpack()
-            raise BodyProcessError(f"the body's process could not start: {words_of(why)}") from why
-
-    def call(self, call: Call, grace_s: float) -> Answer:
-        """Run a body in it.
-
-        Raises: TaskTimeout when it was killed because its time was up, BodyProcessError when it died otherwise.
-        """
-        self._tell(call)
-        try:
-            answer = self._heard.get(timeout=call.timeout_s + grace_s if call.timeout_s else None)
-        except queue.Empty:
-            self.kill()
-            answer = self._heard.get()
-            if answer is None:  # else it came to its end at the very last moment
-                raise TaskTimeout(
-                    f"it ran longer than its timeout of {call.timeout_s:g} s, and its process was killed"
-                ) from None
-        if not isinstance(answer, Answer):
-            raise BodyProcessError(f"the body's process died under it: {self._how_it_died()}")
-        return answer
-
-    def kill(self) -> None:
-        """End it, and whatever its bodies have started, at once."""
-        self.is_alive = False
-        if self._process.returncode is None:
-            with suppress(OSError):  # it died at this moment
-                if sys.platform == "win32":
-                    self._process.kill()
-                else:
-                    os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _spawn(self) -> None:
-        """Start Python anew: no fork, for this process has threads and connections to the database."""
-        inherited: int | None = None
-        if sys.platform == "linux":
-            inherited, self._lifeline = os.pipe()
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-            options["creationflags"] = flags
-        else:
-            # A group of its own, so that a kill takes what a body has started (ffmpeg, say) along.
-            options |= {"process_group": 0, "pass_fds": [] if inherited is None else [inherited]}
-        words = FIRST_WORDS.format(path=sys.path, lifeline=inherited)
-        try:
-            with _signals_held_back():
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
-                )
-        except OSError:
-            self._close_lifeline()
-            raise
-        finally:
-            if inherited is not None:
-                os.close(inherited)
-
-    def _tell(self, message: Start | Call) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError, ValueError):  # it is dead, which the listening thread will say
-            self._process.stdin.write(pickle.dumps(message))
-            self._process.stdin.flush()
-
-    def _listen(self) -> None:
-        try:
-            # Until it dies, perhaps in the middle of a word; the end of the block waits for that.
-            with suppress(EOFError, OSError, pickle.UnpicklingError), self._process as process:
-                assert process.stdout is not None
-                try:
-                    while True:
-                        self._hear(pickle.load(process.stdout))
-                finally:
-                    self.kill()  # what its bodies have started goes too
-        finally:
-            self._close_lifeline()
-            self._heard.put(None)
-
-    def _hear(self, message: Ring | Changed | Ready | Answer) -> None:
-        if isinstance(message, Ring):
-            bell = self._huey.ready_bell if message.bell == "ready" else self._huey.clock_bell
-            bell.ring_all() if message.waiters is None else bell.ring(message.waiters)
-        elif isinstance(message, Changed):
-            self._huey.end_calls.call(message.uuid)
-        else:
-            self._heard.put(message)
-
-    def _close_lifeline(self) -> None:
-        if self._lifeline is not None:
-            os.close(self._lifeline)
-
-    def _how_it_died(self) -> str:
-        status = self._process.returncode
-        if status >= 0:
-            return f"it ended with exit status {status}"
-        name = {number.value: number.name for number in signal.Signals}.get(-status, f"signal {-status}")
-        why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        return f"it was killed by {name}{why}"
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Have a child start with the signals blocked that it leaves to its parent; it knows of that a moment later."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in LEFT_TO_THE_PARENT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -13,7 +13,6 @@ from filelock import FileLock
 from huey.consumer import Consumer
 
 from tasks.engine import jobs
-from tasks.engine.body_processes import IDLE_S
 from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
@@ -167,7 +166,7 @@ class EmbeddedConsumer(Consumer):
             try:
                 if self._consuming:
                     self.check_worker_health()
-                    self.huey.body_processes.end_unused(IDLE_S)
+                    self.huey.body_processes.keep_ready()
                 else:
                     self.instance.sweep()
                     self.huey.has_siblings = bool(self.instance.others())

@@ -187,6 +187,14 @@ def due(connection: sqlite3.Connection, now: float, limit: int) -> list[ClaimedJ
     return [ClaimedJob(*row) for row in connection.execute(sql, (now, limit))]
 
 
+def set_starting(connection: sqlite3.Connection, job: ClaimedJob, starting: bool) -> None:
+    """Note that a job's body has not begun, for its process starts; or that it begins."""
+    connection.execute(
+        "UPDATE postroom_jobs SET starting = ? WHERE id = ? AND state = 'running' AND claim = ?",
+        (starting, job.id, job.claim),
+    )
+
+
 def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> int:
     """Make due jobs ready; return how many."""
     return connection.execute(
@@ -199,25 +207,27 @@ def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> in
 def free(connection: sqlite3.Connection, instance: str, now: float) -> list[ClaimedJob]:
     """Free the claims of an instance that is gone, and forget it; return the jobs it had.
 
-    The attempt is refunded. A death counts, unless the instance was stopping: then its work was cut off, not
-    killed. A job that was overdue when it died comes back after as long again, so that others get their turn.
-    A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
+    The attempt is refunded. A death counts, unless the body had not begun, or the instance was stopping: then its
+    work was cut off, not killed. A job that was overdue when it died comes back after as long again, so that others
+    get their turn. A job with MAX_DEATHS deaths stays claimed by nobody: the caller must `shelve` it.
     """
     row = connection.execute("SELECT state FROM postroom_instances WHERE id = ?", (instance,)).fetchone()
     died = row is None or row["state"] == "running"
-    reason = "its process died while it ran" if died else "its process was stopped while it ran"
     connection.execute(
-        "INSERT INTO postroom_attempts SELECT id, attempt, ?, started_at, ?, ?, NULL FROM postroom_jobs"
-        " WHERE state = 'running' AND instance = ?",
-        ("death" if died else "stopped", now, reason, instance),
+        "INSERT INTO postroom_attempts SELECT id, attempt, IIF(?1 AND NOT starting, 'death', 'stopped'),"
+        " started_at, ?2, IIF(?1, 'its process died ', 'its process was stopped ')"
+        " || IIF(starting, 'before its body had begun', 'while it ran'), NULL"
+        " FROM postroom_jobs WHERE state = 'running' AND instance = ?3",
+        (died, now, instance),
     )
     hung = "WHEN ?1 AND started_at + timeout_s < ?2"
     rows = connection.execute(
-        "UPDATE postroom_jobs SET attempt = attempt - 1, deaths = deaths + ?1, instance = NULL, worker = NULL,"
+        "UPDATE postroom_jobs SET attempt = attempt - 1, deaths = deaths + (?1 AND NOT starting),"
+        " starting = 0, instance = NULL, worker = NULL,"
         f" state = CASE {hung} THEN 'scheduled' ELSE 'ready' END, run_at = CASE {hung} THEN ?2 + timeout_s END,"
         f" ready_at = CASE {hung} THEN NULL ELSE ?2 END WHERE state = 'running' AND instance = ?3"
         f" RETURNING {CLAIMED}",
-        (int(died), now, instance),
+        (died, now, instance),
     ).fetchall()
     freed = [ClaimedJob(*row) for row in rows]
     connection.executemany(

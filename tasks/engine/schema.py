@@ -250,3 +250,9 @@ def give_places(tables: Tables) -> None:
     """Give a job that comes back into the line a place of its own."""
     for statement in PLACES:
         tables.execute(statement)
+
+
+@migrations()
+def know_what_has_not_begun(tables: Tables) -> None:
+    """Tell a job whose body runs from one whose process still starts: a death then is not the body's."""
+    tables.execute("ALTER TABLE postroom_jobs ADD COLUMN starting INTEGER NOT NULL DEFAULT 0")

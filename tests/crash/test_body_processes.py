@@ -67,6 +67,17 @@ def test_a_killed_site_takes_them_along_so_that_no_job_runs_twice_at_once(site: 
     assert not {note.pid for note in ends} & before
 
 
+def test_kills_before_the_body_has_begun_count_for_nobody(site: Site, notes: Path) -> None:
+    (job,) = start(site, computing=1)["computing"]
+    for _ in range(4):
+        ask_until(site, "/api/queue", lambda _, queue: queue["counts"]["running"] == 1, 20)
+        site.kill()
+        assert Notes(notes).read("start") == []
+        site.start()
+    seen = site.get(f"/api/jobs/{job}?wait=25")[1]
+    assert (seen["state"], seen["attempt"], seen["deaths"]) == ("done", 1, 0)
+
+
 @pytest.mark.parametrize(("number", "to_all", "to_children"), ENDS, ids=NAMES)
 def test_long_bodies_are_cut_off_with_the_site(
     site: Site, notes: Path, number: int, to_all: bool, to_children: bool

@@ -13,7 +13,8 @@ import pytest
 
 from app.listening import wait_until_free
 from tests.crash.patience import ask_until, finished
-from tests.crash_rig import until
+from tests.crash_rig import Notes, until
+from tests.process_bodies import is_running
 from tests.site_process import SITE_UNDER_TEST, Site
 
 pytestmark = pytest.mark.slow
@@ -70,14 +71,18 @@ def test_a_parent_that_is_killed_frees_its_port_at_once_and_bodies_end_in_order(
         until(lambda: not site.has_processes(), "the end of what was left")
 
 
-def test_what_a_body_forked_keeps_neither_the_port_nor_a_client(tmp_path: Path) -> None:
+def test_what_a_body_forked_keeps_neither_port_nor_clients_nor_processes_of_bodies(tmp_path: Path) -> None:
     with site_in(tmp_path) as site, socket.create_connection(("127.0.0.1", site.port)) as client:
+        site.post("/api/test/processes", {"seconds": 60, "computing": 1, "hanging": 0})
+        until(lambda: "start" in (tmp_path / "notes").read_text(), "the body's start")
+        (computing,) = (note.pid for note in Notes(tmp_path / "notes").read("start"))
         job = site.post("/api/test/orphan", {"seconds": 60})[1]["id"]
         orphan = site.get(f"/api/jobs/{job}?wait=20")[1]["result"]
         assert site.process is not None
         for pid in (site.process.pid, *workers(site)):
             os.kill(pid, signal.SIGKILL)
         site.process.wait(10)
+        until(lambda: not is_running(computing), "the end of the body's process")
         client.settimeout(10)
         assert client.recv(1) == b""
         with site_in(tmp_path, PORT=str(site.port)) as again:
