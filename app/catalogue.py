@@ -21,6 +21,7 @@ from app.catalogue_subscriptions import subscriber_count as subscriber_count
 from app.catalogue_subscriptions import subscribers as subscribers
 from app.catalogue_subscriptions import subscription as subscription
 from app.catalogue_subscriptions import subscriptions_of as subscriptions_of
+from app.catalogue_subscriptions import unanswered as unanswered
 from app.catalogue_subscriptions import unsubscribe as unsubscribe
 from app.catalogue_tables import migrations as migrations
 from app.database import database

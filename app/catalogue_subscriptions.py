@@ -82,6 +82,16 @@ def ask(subscription_id: int, again_after: timedelta) -> list[Subscription]:
         return subscriptions_of(asked.email, "pending") if must_ask else []
 
 
+def unanswered(within: timedelta, like: str = "%") -> int:
+    """Count the addresses that were asked to confirm within this time, and have not; `like` is a LIKE of SQL's."""
+    row = database.read_one(
+        "SELECT count(DISTINCT email) FROM subscriptions "
+        "WHERE state = 'pending' AND asked_at > ? AND email LIKE ? ESCAPE '\\'",
+        (_as_text(datetime.now(UTC) - within), like),
+    )
+    return int(row[0]) if row else 0
+
+
 def confirm(subscription_id: int) -> list[Subscription]:
     """Confirm all that was asked for a reader's address; return what that changed.
 

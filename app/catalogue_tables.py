@@ -111,3 +111,9 @@ def add_confirmations(db: Tables) -> None:
         db.execute(f"ALTER TABLE subscriptions ADD COLUMN {column}")
     # Nobody could confirm anything before: who was subscribed is not to be lost by an update of the site.
     db.execute("UPDATE subscriptions SET state = 'confirmed', confirmed_at = subscribed_at")
+
+
+@migrations()
+def index_unanswered(db: Tables) -> None:
+    """Find those who were asked lately and have not answered, however many readers there are."""
+    db.execute("CREATE INDEX subscriptions_unanswered ON subscriptions (asked_at) WHERE state = 'pending'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from flask import current_app
@@ -22,6 +23,12 @@ from tasks.emails import URGENT, send_email
 MAX_LIST_NAME = 60
 DAY_S = 24 * 3600
 CONFIRMATION = "confirm_subscription"
+MOST_PLUS_ADDRESSES = 5
+"""Of one mailbox that are asked in a day without an answer: cleo+1@example.com, cleo+2@example.com, ..."""
+
+
+class NotNeededError(Exception):
+    """A mail that was just written down is not to go: its savepoint is rolled back."""
 
 
 def ask_to_confirm(email: str, genre: str) -> Subscription:
@@ -29,29 +36,52 @@ def ask_to_confirm(email: str, genre: str) -> Subscription:
 
     Raises: InvalidInputError naming the field; QueueFullError. Then nothing is kept.
     """
-    settings = current_app.extensions["settings"]
-    ttl_s = settings.confirm_ttl_s
+    ttl_s = current_app.extensions["settings"].confirm_ttl_s
     with database.transaction():
         subscription = catalogue.subscribe(email, genre)
         again_after_s = 0 if _never_came(subscription.email) else ttl_s
-        asked = catalogue.ask(subscription.id, again_after=timedelta(seconds=again_after_s))
-        if asked:
-            try:
-                send_email(
-                    subscription.email,
-                    CONFIRMATION,
-                    dedup_key=f"confirm:{subscription.id}/{asked[0].asked_at}",
-                    priority=URGENT,
-                    policy="retry",
-                    expires_in_s=min(ttl_s, settings.mail_expires_s),
-                    genres=[one.genre for one in asked],
-                    confirm_url=tokens.confirm_url(subscription),
-                    days=max(1, ttl_s // DAY_S),
-                )
-            except InvalidInputError as error:
-                field = "email" if error.field == "to" else error.field  # as the form calls it
-                raise InvalidInputError(str(error), field) from error
+        if _is_flooded(subscription.email):
+            asked = []
+        else:
+            asked = catalogue.ask(subscription.id, again_after=timedelta(seconds=again_after_s))
+        # Who needs no mail costs the same work, undone: or the time an answer takes would tell who is subscribed.
+        with suppress(NotNeededError), database.transaction():
+            _send(subscription, asked)
+            if not asked:
+                raise NotNeededError
     return subscription
+
+
+def _send(subscription: Subscription, asked: list[Subscription]) -> None:
+    asked_at = asked[0].asked_at if asked else datetime.now(UTC)
+    settings = current_app.extensions["settings"]
+    ttl_s = settings.confirm_ttl_s
+    try:
+        send_email(
+            subscription.email,
+            CONFIRMATION,
+            dedup_key=f"confirm:{subscription.id}/{asked_at}",
+            priority=URGENT,
+            policy="retry",
+            expires_in_s=min(ttl_s, settings.mail_expires_s),
+            genres=[one.genre for one in asked or [subscription]],
+            confirm_url=tokens.confirm_url(subscription),
+            days=max(1, ttl_s // DAY_S),
+        )
+    except InvalidInputError as error:
+        field = "email" if error.field == "to" else error.field  # as the form calls it
+        raise InvalidInputError(str(error), field) from error
+
+
+def _is_flooded(email: str) -> bool:
+    """Say whether a mailbox has had enough mails to addresses with a + that nobody answers."""
+    local, _, domain = email.rpartition("@")
+    stem, plus, _ = local.partition("+")
+    if not plus:
+        return False  # it gets its one mail, whoever played with the others
+    escaped = str.maketrans({sign: f"\\{sign}" for sign in "%_\\"})
+    like = f"{stem.translate(escaped)}+%@{domain.translate(escaped)}"
+    return catalogue.unanswered(timedelta(days=1), like) >= MOST_PLUS_ADDRESSES
 
 
 def _never_came(email: str) -> bool:

@@ -72,6 +72,40 @@ def test_however_often_and_in_whatever_spelling_a_stranger_asks_one_mail_goes() 
     assert len(mails()) == 1
 
 
+def test_addresses_with_a_plus_bring_a_mailbox_few_mails_and_take_none_from_it() -> None:
+    for number in range(20):
+        subscriptions.ask_to_confirm(f"cleo+{number}@example.com", "Mystery")
+    subscriptions.ask_to_confirm("cleo_other+1@example.com", "Mystery")
+    subscriptions.ask_to_confirm("cleo+a@other.example", "Mystery")
+    subscriptions.ask_to_confirm(EMAIL, "Mystery")
+    flooded, *others = [to for to, *_ in mails()][4:]
+    assert flooded == "cleo+4@example.com"
+    assert others == ["cleo_other+1@example.com", "cleo+a@other.example", EMAIL]
+    subscriptions.confirm(catalogue.subscription(1))
+    subscriptions.ask_to_confirm("cleo+19@example.com", "Mystery")
+    assert mails()[-1][0] == "cleo+19@example.com"
+
+
+def test_who_needs_no_mail_costs_the_same_work(monkeypatch: pytest.MonkeyPatch, run_jobs: RunJobs) -> None:
+    """Or a stranger could tell by the clock who is subscribed."""
+    asked: list[str] = []
+    send_email = subscriptions.send_email
+    monkeypatch.setattr(
+        subscriptions,
+        "send_email",
+        lambda to, *args, **rest: asked.append(to) or send_email(to, *args, **rest),
+    )
+    subscriptions.confirm(subscriptions.ask_to_confirm(EMAIL, "Mystery"))
+    subscriptions.ask_to_confirm("ada@example.com", "Mystery")
+    before = rows_of("postroom_jobs"), mails()
+    for email in (EMAIL, "ada@example.com"):
+        subscriptions.ask_to_confirm(email, "Mystery")
+    assert asked == [EMAIL, "ada@example.com"] * 2
+    assert (rows_of("postroom_jobs"), mails()) == before
+    run_jobs()
+    assert len(inbox.mails()) == 2
+
+
 def test_of_many_who_ask_for_one_address_at_once_one_causes_a_mail(app: Flask) -> None:
     together = Barrier(20)
 

@@ -18,6 +18,7 @@ from app import catalogue
 from app.catalogue import Subscription
 from app.database import database
 from app.mail import inbox, tokens
+from app.pages import subscriptions as subscriptions_page
 
 RunJobs = Callable[[], None]
 Subscribe = Callable[[str, str], Subscription]
@@ -106,6 +107,24 @@ def test_an_address_that_no_mail_can_go_to_is_named(client: FlaskClient, email: 
         client.submit("/subscriptions", READER | {"email": email}), 400
     )
     assert everything()[0] == []
+
+
+def test_mails_to_confirm_have_a_bound_for_the_whole_site_and_who_answers_makes_room(
+    client: FlaskClient, operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions_page, "MOST_UNANSWERED", 3)
+    others = [READER | {"email": f"reader{number}@example.com"} for number in range(3)]
+    for other in others:
+        assert client.post("/api/subscriptions", json=other).status_code == 201
+    for body in (READER, others[0]):
+        answer = client.post("/api/subscriptions", json=body)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3600")
+        assert client.submit("/subscriptions", body).status_code == 429
+    assert len(everything()[2]) == 3, "mails"
+    assert operator.submit("/subscriptions", READER).status_code == 303
+    for number in (1, 2, 4):
+        catalogue.confirm(number)
+    assert client.post("/api/subscriptions", json=READER | {"email": "late@example.com"}).status_code == 201
 
 
 # Confirming

@@ -6,6 +6,7 @@ does. Its button posts; so does the unsubscribe button of mail programs. Source:
 
 from __future__ import annotations
 
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -14,12 +15,12 @@ from werkzeug.wrappers import Response
 
 from app import catalogue
 from app.catalogue import Subscription
-from app.errors import InvalidInputError
+from app.errors import InvalidInputError, TooManyRequestsError
 from app.mail import tokens
 from app.pages import books
 from app.pages.form_tokens import protection
 from app.pages.json_in import json_object, text
-from app.pages.rate_limits import limit_subscribing
+from app.pages.rate_limits import limit_subscribing, limits_apply
 from tasks import subscriptions
 
 SECRET_ADDRESS_HEADERS = {
@@ -29,6 +30,11 @@ SECRET_ADDRESS_HEADERS = {
 }
 """Whoever knows the address of such a page can press its button, so nobody else is to learn it."""
 
+AN_HOUR = timedelta(hours=1)
+MOST_UNANSWERED = 500
+"""Mails in an hour that ask to confirm and that nobody answers: past that somebody plays with other people's
+mailboxes, from many addresses, and with our name at the mail providers."""
+
 bp = Blueprint("subscriptions", __name__)
 
 
@@ -37,7 +43,7 @@ bp = Blueprint("subscriptions", __name__)
 def subscribe() -> Response | tuple[str, int]:
     """Ask a reader by mail to confirm what the form says; a refused form comes back as it was typed."""
     try:
-        asked = subscriptions.ask_to_confirm(request.form.get("email", ""), request.form.get("genre", ""))
+        asked = _ask_to_confirm(request.form.get("email", ""), request.form.get("genre", ""))
     except InvalidInputError as error:
         return books.page(subscription_error=error), HTTPStatus.BAD_REQUEST
     return redirect(url_for("books.index", subscribed=asked.genre), HTTPStatus.SEE_OTHER)
@@ -49,7 +55,7 @@ def subscribe_as_json() -> tuple[dict[str, Any], int]:
     """Ask a reader by mail to confirm a subscription."""
     body = json_object()
     email = text(body, "email")
-    asked = subscriptions.ask_to_confirm(email, text(body, "genre"))
+    asked = _ask_to_confirm(email, text(body, "genre"))
     # Only what was sent comes back: the answer must not tell strangers who is subscribed already, or since when.
     sent = {"email": catalogue.email_address(email), "genre": asked.genre}
     return {"subscription": sent}, HTTPStatus.CREATED
@@ -93,6 +99,15 @@ def hide_addresses(response: Response) -> Response:
     if "token" in (request.view_args or {}):
         response.headers.update(SECRET_ADDRESS_HEADERS)
     return response
+
+
+def _ask_to_confirm(email: str, genre: str) -> Subscription:
+    if limits_apply() and catalogue.unanswered(AN_HOUR) >= MOST_UNANSWERED:
+        # Whoever asks hears it, also who would get no mail: it tells nobody who is subscribed.
+        raise TooManyRequestsError(
+            "Too many people subscribe just now. Try again in an hour.", AN_HOUR.seconds
+        )
+    return subscriptions.ask_to_confirm(email, genre)
 
 
 def _to_confirm(token: str) -> Subscription:
