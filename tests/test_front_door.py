@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,18 @@ def test_signing_out_ends_the_session_everywhere_and_for_good(
     assert not is_in(operator), "the session of the other browser"
     client.sign_in()
     assert is_in(client)
+
+
+def test_while_the_database_cannot_be_read_the_site_still_says_so_to_the_operator(
+    app: Flask, operator: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(app.extensions["database"], "read_one", broken)
+    monkeypatch.setattr(app.extensions["database"], "write", broken)
+    answer = operator.get("/ready")
+    assert (answer.status_code, "disk I/O error" in answer.text) == (503, True)
 
 
 def test_a_stranger_signs_nobody_out(client: Browser, operator: Browser) -> None:

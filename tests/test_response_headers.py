@@ -15,6 +15,7 @@ from flask import Flask
 import tasks
 from app import create_app, logs
 from app.settings import Settings
+from tasks.example import count_words
 from tests.forms import Browser
 
 PASSWORD = "hunter2%2Fhunter2"
@@ -100,6 +101,24 @@ def test_what_is_hidden_from_caches_stays_so(client: Browser, operator: Browser)
     assert client.get("/sign-in").headers["Cache-Control"] == "no-store"
     with operator.get("/static/site.css") as style:
         assert "no-store" not in style.headers["Cache-Control"]
+
+
+def test_a_jobs_address_is_kept_by_no_cache_and_no_search_engine(client: Browser) -> None:
+    for known in (True, False):
+        job = (
+            count_words.schedule(("hello",), delay=60).id if known else "01936f2e-0000-7000-8000-000000000000"
+        )
+        for path in (f"/jobs/{job}", f"/api/jobs/{job}"):
+            headers = client.get(path).headers
+            assert (headers["Cache-Control"], headers["X-Robots-Tag"]) == ("no-store", "noindex, nofollow")
+
+
+def test_what_is_alike_for_all_does_not_look_at_who_asks(operator: Browser, client: Browser) -> None:
+    for one in (operator, client):
+        for path in ("/up", "/static/site.css", "/favicon.ico"):
+            with one.get(path) as answer:
+                assert answer.status_code == 200
+                assert "Vary" not in answer.headers
 
 
 # Secrets

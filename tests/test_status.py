@@ -46,6 +46,13 @@ def test_not_ready_when_the_database_does_not_write(app, client, healthy, monkey
     assert str(error) in response.json["reasons"][0]
 
 
+def test_reasons_name_no_file_of_this_machine_to_strangers(app, client, operator, monkeypatch):
+    path = app.extensions["settings"].database_path
+    monkeypatch.setattr(tasks.huey, "health", lambda: [f"{path} is held by somebody else."])
+    assert operator.get("/ready").json["reasons"] == [f"{path} is held by somebody else."]
+    assert client.get("/ready").json["reasons"] == ["postroom.db is held by somebody else."]
+
+
 def test_the_queue_is_told_in_numbers(client, operator):
     tasks.huey.pause("tasks.emails.deliver_email", reason="535 no such user cleo@mail.example")
     queue = client.get("/api/queue").json

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from flask import current_app, redirect, request, session, url_for
 
 from app.database import database
-from app.errors import OperatorOnlyError
+from app.errors import OperatorOnlyError, PostroomError
 
 SESSION_S = 12 * 3600
 """How long a sign-in lasts, however busy the operator is."""
@@ -115,7 +116,11 @@ def session_is_good() -> bool:
     seal, signed_in_at = session.get("operator"), session.get("signed_in_at")
     if not isinstance(seal, str) or not isinstance(signed_in_at, (int, float)):
         return False
-    return hmac.compare_digest(seal.encode(), _seal().encode()) and time.time() - signed_in_at < SESSION_S
+    try:
+        is_ours = hmac.compare_digest(seal.encode(), _seal().encode())
+    except (PostroomError, sqlite3.Error):
+        return False  # the database cannot be read; /ready and the error pages are to say so to everybody
+    return is_ours and time.time() - signed_in_at < SESSION_S
 
 
 def sign_in() -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 HEALTH_CHECK = "status.up"
 """It tells nobody anything, and hosts ask it by names of their own."""
 
+ALIKE_FOR_ALL = (HEALTH_CHECK, "static", "favicon")
+"""What does not look at who asks."""
+
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*\.?)(:(?P<port>\d{1,5}))?")
 MAX_PORT = 65_535
 

@@ -21,7 +21,7 @@ from app.errors import TooManyRequestsError
 from app.mail.addresses import mailbox
 from app.pages import front_door
 from app.pages.client_address import ip_address
-from app.pages.own_site import HEALTH_CHECK
+from app.pages.own_site import ALIKE_FOR_ALL
 from app.pages.rate_counts import CountsInMemory
 
 SUBSCRIBING_PER_CLIENT = "20 per hour"
@@ -128,8 +128,8 @@ def register(app: Flask, enabled: bool) -> None:
 
     @app.before_request
     def decide_who_asks() -> None:
-        if request.endpoint == HEALTH_CHECK:
-            return  # it answers everybody alike, so no guess is counted there
+        if request.endpoint in ALIKE_FOR_ALL:
+            return  # so no guess is answered there, and none counted
         token = front_door.bearer()
         has_token = token is not None and guess_is_right(token)
         front_door.note_who_asks(front_door.session_is_good(), has_token)

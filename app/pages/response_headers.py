@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from app.pages.front_door import SESSION_S, is_operator
 
@@ -41,6 +41,10 @@ def register(app: Flask, settings: Settings) -> None:
             response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'self'"
         if is_operator():
             response.headers.setdefault("Cache-Control", "no-store")  # not to be read after signing out
+        if "uuid" in (request.view_args or {}):
+            # Whoever knows a job's address may read it, so nobody else is to learn it.
+            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers.setdefault("X-Robots-Tag", "noindex, nofollow")
         return response
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 
 import tasks
 from app.database import database
@@ -32,7 +33,7 @@ def ready() -> tuple[dict[str, Any], int]:
 
     Trouble with mail is a warning: another host or a restart of this one would not mend it.
     """
-    reasons = _database_troubles() or tasks.huey.health()
+    reasons = _without_folders(_database_troubles() or tasks.huey.health())
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
     if not reasons and (warnings := troubles.find()):
@@ -48,6 +49,12 @@ def queue() -> dict[str, Any]:
     """
     overview: dict[str, Any] = with_moments(tasks.huey.overview())
     return overview if is_operator() else {name: overview[name] for name in FOR_STRANGERS}
+
+
+def _without_folders(sentences: list[str]) -> list[str]:
+    """Leave out, for strangers, where on this machine the files are."""
+    folder = f"{current_app.extensions['settings'].data_dir}{os.sep}"
+    return sentences if is_operator() else [sentence.replace(folder, "") for sentence in sentences]
 
 
 def _database_troubles() -> list[str]:
