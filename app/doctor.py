@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
-from email.utils import parseaddr
 from urllib.parse import urlsplit
 
 from app.doctor_data import Check, check_database, check_disk, check_folder, check_space
@@ -25,6 +24,7 @@ from app.mail.replies import MailError
 from app.mail.transports import Transport, transport_for
 from app.settings import Settings
 from app.settings_checks import misspelt
+from app.settings_mail import parse_sender
 
 OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables."""
@@ -144,7 +144,7 @@ def check_secrets(settings: Settings, environ: Mapping[str, str]) -> Check:
 
 def check_mail_settings(settings: Settings) -> Check:
     """See whether the settings of mail go together."""
-    url, sender = urlsplit(settings.mail_url), parseaddr(settings.mail_from)[1]
+    url, sender = urlsplit(settings.mail_url), parse_sender(settings.mail_from).addr_spec
     doubt = ""
     if settings.production and not settings.mail_url:
         doubt = "MAIL_URL is not set: mails stay in the built-in inbox and reach nobody."

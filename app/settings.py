@@ -8,7 +8,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 from app.errors import SettingError
 from app.known_hosts import find_host
 from app.settings_checks import check_secrets, host_names
+from app.settings_mail import parse_mail_url, parse_public_url, parse_sender
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
 HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 LEAST_SECRET = 5
@@ -68,39 +67,6 @@ def _host(variable: str, text: str) -> str:
     return host
 
 
-def _url(variable: str, text: str) -> str:
-    parts = urlsplit(_text(variable, text))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingError(variable, text, "an address such as https://books.example.com")
-    return text.rstrip("/")
-
-
-def _mail_url(variable: str, text: str) -> str:
-    expected = (
-        "unset (the built-in inbox), smtp://user:password@host:587, smtps://user:password@host:465, "
-        "smtp+plain://host:25 or resend://api_key; in a password # / ? % are written %23 %2F %3F %25"
-    )
-    try:
-        parts = urlsplit(text)
-        # What follows the host is most likely the rest of a password with a # or / that is not encoded.
-        rest = parts.path.strip("/") + parts.query + parts.fragment
-        host = parts.hostname or ""
-        usable = parts.scheme in MAIL_SCHEMES and host.isprintable() and host != "" and " " not in host
-        usable = usable and not rest
-        usable = usable and (parts.scheme == "resend" or (parts.port or 25) > 0)
-        usable = usable and (parts.scheme == "resend" or (parts.username is None) == (parts.password is None))
-        usable = usable and (
-            parts.scheme != "smtp+plain" or parts.username is None
-        )  # no password in the clear
-    except ValueError:
-        usable = False
-    if not usable:
-        # The value may hold a password, or be a key and nothing else: say only what kind of address it is.
-        scheme = text.partition(":")[0].lower()
-        raise SettingError(variable, f"{scheme if scheme in MAIL_SCHEMES else ''}...", expected)
-    return text
-
-
 def _delays(variable: str, text: str) -> tuple[float, ...]:
     try:
         delays = tuple(float(part) for part in text.split(","))
@@ -111,11 +77,18 @@ def _delays(variable: str, text: str) -> tuple[float, ...]:
     return delays
 
 
-def _sender(variable: str, text: str) -> str:
-    name, at, domain = parseaddr(_text(variable, text))[1].partition("@")
-    if not (name and at and domain) or "@" in domain:
-        raise SettingError(variable, text, "an address such as Postroom <post@example.com>")
+def _mail_url(_variable: str, text: str) -> str:
+    parse_mail_url(text)
     return text
+
+
+def _sender(_variable: str, text: str) -> str:
+    parse_sender(text)
+    return text
+
+
+def _public_url(_variable: str, text: str) -> str:
+    return parse_public_url(text)
 
 
 def _path(variable: str, text: str) -> Path:
@@ -172,7 +145,7 @@ class Settings:
         "seconds",
         "how long a subscription may be confirmed",
     )
-    public_url: str = _setting("PUBLIC_URL", _url, "", "", "the site's address in links of mails")
+    public_url: str = _setting("PUBLIC_URL", _public_url, "", "", "the site's address in links of mails")
     trusted_hosts: tuple[str, ...] = _setting(
         "TRUSTED_HOSTS", host_names, (), "",
         "names the site answers to beside localhost, IP addresses, PUBLIC_URL's and the host's own; .example.com: "

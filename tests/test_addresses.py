@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import InvalidInputError, SettingError
-from app.mail.addresses import mailbox, parse_sender, wire_address
+from app.errors import InvalidInputError
+from app.mail.addresses import mailbox, wire_address
 
 
 @pytest.mark.parametrize(
@@ -37,30 +37,6 @@ def test_letters_few_servers_take_are_named_as_the_reason() -> None:
     with pytest.raises(InvalidInputError, match="before the @ only ASCII is allowed") as caught:
         wire_address("jürgen@example.com")
     assert caught.value.field == "to"
-
-
-@pytest.mark.parametrize(
-    ("mail_from", "name", "address"),
-    [
-        ("Postroom <postroom@localhost>", "Postroom", "postroom@localhost"),
-        ("post@example.com", "", "post@example.com"),
-        ('"Post, Room" <post@example.com>', "Post, Room", "post@example.com"),
-        ("Bücher <post@bücher.example>", "Bücher", "post@xn--bcher-kva.example"),
-    ],
-)
-def test_sender_is_split_into_name_and_address(mail_from: str, name: str, address: str) -> None:
-    sender = parse_sender(mail_from)
-    assert (sender.display_name, sender.addr_spec) == (name, address)
-
-
-@pytest.mark.parametrize(
-    "mail_from",
-    ["Postroom", "Postroom <>", "a@b@c", "Post <@example.com>", "Jürgen <jürgen@example.com>",
-     "Post\r\nBcc: eve@b.example <post@example.com>", "Post\x85room <post@example.com>", "Post <post@b.example\n>"],
-)  # fmt: skip
-def test_sender_that_is_no_address_is_refused(mail_from: str) -> None:
-    with pytest.raises(SettingError, match="MAIL_FROM is"):
-        parse_sender(mail_from)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.database import database
 from app.errors import DatabaseBusyError
 from app.mail import delivery, handover, lanes, ledger, suppressions
 from app.mail.attachments import Attached
@@ -48,6 +49,22 @@ def test_mail_the_server_took_is_sent(sink: SmtpSink) -> None:
     assert sink.messages == [("cleo@example.com", SOURCE)]
     assert (row(email_id)["state"], row(email_id)["words"]) == ("sent", "kept")
     assert outcomes(email_id) == ["sent"]
+
+
+@pytest.mark.parametrize(("maybe_sent", "sender"), [(False, b"new"), (True, b"old")])
+def test_mail_goes_from_the_sender_of_today_unless_it_may_have_gone_before(
+    app: Flask, sink: SmtpSink, maybe_sent: bool, sender: bytes
+) -> None:
+    app.extensions["settings"] = replace(app.extensions["settings"], mail_from="new@b.example")
+    email_id = add()
+    database.write(
+        lambda c: c.execute("UPDATE postroom_emails SET message = ?", (b"From: old@b.example\r\n" + SOURCE,))
+    )
+    if maybe_sent:
+        change(email_id, "maybe_sent_at = created_at")
+    assert deliver(email_id) == "sent"
+    assert sink.messages[0][1] == b"From: %s@b.example\r\n" % sender + SOURCE
+    assert row(email_id)["message"] == sink.messages[0][1]
 
 
 def test_mail_is_not_sent_twice_nor_by_a_job_that_is_not_its_own(sink: SmtpSink) -> None:

@@ -17,6 +17,7 @@ from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.mail import history, lanes, ledger, refusals, suppressions
 from app.mail.attachments import AttachmentChangedError, complete
 from app.mail.ledger import Email, Requeued
+from app.mail.message import with_sender
 from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
 from app.mail.transports import Transport, transport
 from app.settings import Settings
@@ -108,11 +109,21 @@ def _try(email: Email, way: Transport, settings: Settings) -> str:
         if wait_s > MAX_NAP_S:
             raise LaneClosedError(f"MAIL_PER_MINUTE is {settings.mail_per_minute}", wait_s)
         time.sleep(wait_s)
-    way.deliver(replace(email, message=complete(email.message, email.attachments)))
+    message = _with_sender_of_today(email, settings.mail_from)
+    way.deliver(replace(email, message=complete(message, email.attachments)))
     lanes.note_success(way.name)
     refusals.note_taken(way.name)
     after = ledger.find(email.id)
     return after.state if after else "forgotten"
+
+
+def _with_sender_of_today(email: Email, mail_from: str) -> bytes:
+    """Return the mail's bytes; those of one that may have been sent never change (P5)."""
+    message = email.message if email.maybe_sent_at else with_sender(email.message, mail_from)
+    if message != email.message:
+        sql = "UPDATE postroom_emails SET message = ? WHERE id = ? AND state = 'queued'"
+        database.write(lambda connection: connection.execute(sql, (message, email.id)))
+    return message
 
 
 def _look_back(email: Email, way: Transport) -> None:

@@ -8,14 +8,13 @@ from email.header import Header
 from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from app.settings_mail import NOT_TEXT
+
 MAX_LINE = 998
 """Octets, without the line's end. Source: RFC 5321 4.5.3.1.6"""
 
 SOFT_LINE = 76
 """Characters at which lines are broken where they may be. Source: RFC 2045 6.7, RFC 2047 2"""
-
-NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, line breaks and half characters: no header holds them."""
 
 PLAIN_NAME = 60
 """Characters up to which a display name in plain letters goes out as it is."""

@@ -16,10 +16,11 @@ from flask import current_app
 from werkzeug.urls import iri_to_uri
 
 from app.errors import InvalidInputError
-from app.mail.addresses import parse_sender, wire_address
+from app.mail.addresses import wire_address
 from app.mail.attachments import Attached, Source, attach
 from app.mail.headers import MAX_LINE, WIRE_POLICY, Named
 from app.mail.templates import one_line, render_html, render_text
+from app.settings_mail import parse_sender
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 """Relays refuse larger ones: Gmail takes 25 MiB, many take 10."""
@@ -137,3 +138,14 @@ def _address_to_list(mail: EmailMessage, mailing_list: MailingList, sender: Addr
     )
     mail["List-Unsubscribe"] = f"<{mailing_list.unsubscribe_url}>"
     mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+
+
+def with_sender(source: bytes, mail_from: str) -> bytes:
+    """Return a mail with this sender: what was written before MAIL_FROM was put right would be refused for ever."""
+    sender = parse_sender(mail_from)
+    only = EmailMessage(policy=WIRE_POLICY)
+    only["From"] = Named(sender.display_name, sender.addr_spec)
+    line = only.as_bytes().removesuffix(b"\r\n")
+    head, gap, body = source.partition(b"\r\n\r\n")
+    new = re.sub(rb"(?mi)^From:.*\r\n([ \t].*\r\n)*", lambda _: line, head + b"\r\n", count=1)
+    return new.removesuffix(b"\r\n") + gap + body

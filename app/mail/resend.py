@@ -22,15 +22,14 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.utils import parseaddr, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from app.errors import SettingError
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
 from app.mail.reaching import left_s, reach
 from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.settings_mail import parse_mail_url, parse_sender
 
 CONNECT_S = 10.0
 """For all of: reaching the host, at whichever of its addresses, and TLS."""
@@ -75,18 +74,11 @@ class ResendTransport:
 
         Raises: SettingError.
         """
-        key, at, place = urlsplit(url).netloc.rpartition("@")
-        self._key = unquote(key if at else place)  # .hostname would be in small letters
-        try:
-            parts = urlsplit("//" + (place if at else "api.resend.com"))
-            self.host, port = parts.hostname or "", parts.port
-        except ValueError:
-            self.host, port = "", None
-        if not self.host or not re.fullmatch(r"[!-~]+", self._key):
-            raise SettingError("MAIL_URL", "resend:...", "resend://api_key, with the key as Resend shows it")
+        found = parse_mail_url(url)
+        self._key, self.host = found.password or "", found.host
         # Only this machine is ever spoken to in clear text, or the key would be anybody's.
         self._tls = None if _is_loopback(self.host) else ssl.create_default_context()
-        self.port = port or (443 if self._tls else 80)
+        self.port = found.port or (443 if self._tls else 80)
         self.sender, self._connect_s, self._answer_s = sender, connect_s, answer_s
 
     def deliver(self, email: Email) -> None:
@@ -117,7 +109,7 @@ class ResendTransport:
         found = answer.get("data")
         domains = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
         verified = [entry.get("name") for entry in domains if entry.get("status") == "verified"]
-        domain = parseaddr(self.sender)[1].rpartition("@")[2].lower()
+        domain = parse_sender(self.sender).domain.lower()
         if domain not in (*verified, "resend.dev") and not answer.get("has_more"):
             words = f"{domain}, the domain of MAIL_FROM, is not verified at Resend"
             raise NotSentError(Reply("http", 200, "", words), Verdict.LANE)

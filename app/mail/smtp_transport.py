@@ -5,9 +5,8 @@ from __future__ import annotations
 import ssl
 import time
 from dataclasses import replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from app.errors import SettingError
 from app.mail.credentials import Credentials
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
@@ -15,6 +14,7 @@ from app.mail.pool import Pool
 from app.mail.replies import NotSentError, Verdict, is_crowded
 from app.mail.smtp import Conversation
 from app.mail.smtp_exchange import Limits, Security, Server
+from app.settings_mail import parse_mail_url
 
 SCHEMES: dict[str, tuple[Security, int]] = {
     "smtp": ("starttls", 587),
@@ -30,17 +30,10 @@ def parse_server(url: str) -> Server:
 
     Raises: SettingError, which does not repeat the password.
     """
-    parts = urlsplit(url)
-    security, port = SCHEMES[parts.scheme]
-    credentials = None
-    if parts.username is not None:
-        credentials = Credentials(unquote(parts.username), unquote(parts.password or ""))
-        if security == "plain":
-            expected = (
-                "an address without a password: smtp+plain:// encrypts nothing; smtp:// and smtps:// do"
-            )
-            raise SettingError("MAIL_URL", f"{parts.scheme}:...", expected)
-    return Server(parts.hostname or "localhost", parts.port or port, security, credentials)
+    found = parse_mail_url(url)
+    security, port = SCHEMES[found.scheme]
+    credentials = None if found.user is None else Credentials(found.user, found.password or "")
+    return Server(found.host, found.port or port, security, credentials)
 
 
 class SmtpTransport:

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from flask import current_app
 
 from app.database import database
-from app.mail.addresses import parse_sender
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
 from app.mail.replies import Reply
 from app.settings import Settings
+from app.settings_mail import parse_sender
 
 
 class Transport(Protocol):
