@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,13 @@ from app.settings_mail import parse_sender
 
 OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables."""
-MAIL_LIMIT_S = 15.0
+MAIL_LIMIT_S = 100.0
+"""Longer than sending waits for a connection and a greeting."""
 RESEND_PER_MINUTE = 100
 """Below the 2 requests a second that Resend takes by default."""
+
+PORTS_OF_THE_OTHER = {"smtp": (465,), "smtps": (25, 587, 2525)}
+"""Ports at which a server speaks TLS from the first byte, or does not. Source: RFC 8314"""
 
 UNSET = {
     "SECRET_KEY": "SECRET_KEY is not set: the site keeps one in the data folder, and links in mails end with it.",
@@ -152,6 +157,9 @@ def check_mail_settings(settings: Settings) -> Check:
         doubt = "smtp+plain:// sends mails in the clear, to another machine. Use smtp:// or smtps://."
     elif settings.mail_url and _is_local(sender.rpartition("@")[2]):
         doubt = f"MAIL_FROM is {sender}, which mail servers refuse. Set an address of your own domain."
+    elif url.scheme in PORTS_OF_THE_OTHER and url.port in PORTS_OF_THE_OTHER[url.scheme]:
+        other = "smtps" if url.scheme == "smtp" else "smtp"
+        doubt = f"port {url.port} usually wants {other}://, not {url.scheme}://."
     elif url.scheme == "resend" and not settings.mail_per_minute:
         doubt = f"Resend may take 2 mails a second only. Set MAIL_PER_MINUTE={RESEND_PER_MINUTE}."
     return Check("mail settings", "warning" if doubt else "ok", doubt or f"sender {sender}.")
@@ -177,9 +185,11 @@ def _probed(settings: Settings, environ: Mapping[str, str]) -> Check:
         way = transport_for(settings)
         return Check("mail", "ok", way.probe())
     except MailError as error:
-        if error.reply.stage == "connect" and error.reply.code is None:
+        if isinstance(error.__cause__, socket.gaierror | UnicodeError):
+            return Check("mail", "wrong", f"{error.reply}. Is the host in MAIL_URL written right?")
+        if error.reply.stage == "connect" and isinstance(error.__cause__, OSError):
             return _unreachable(settings, environ, f"{error.reply}.")
-        return Check("mail", "wrong", f"the server refuses us {error.reply}.")
+        return Check("mail", "wrong", f"the server cannot be used, {error.reply}.")
     except PostroomError as error:
         return Check("mail", "wrong", str(error))
     except Exception as error:  # its words may hold a password

@@ -173,7 +173,7 @@ def deliver_email(email_id: int, task: Task) -> str:
     try:
         return delivery.deliver(email_id, task.id)
     except delivery.LaneClosedError as closed:
-        # No thread waits for the server and no attempt is burnt: the pause ends, and this mail is first again.
+        # No thread waits for the server and no attempt is burnt: after the pause this mail is behind the others.
         _pause(closed.pause_s, str(closed))
         for wronged in closed.wronged:
             _revive(wronged)

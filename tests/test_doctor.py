@@ -10,6 +10,8 @@ import pytest
 
 from app import doctor
 from app.mail import transports
+from app.mail.smtp_exchange import Limits
+from app.mail.smtp_transport import SmtpTransport
 from app.settings import Settings
 from tests.resend_server import ResendServer
 from tests.smtp_sink import SmtpSink
@@ -127,6 +129,10 @@ def test_secrets_of_a_published_site_should_be_set(
         ({"mail_url": "smtp+plain://mail.example"}, "in the clear"),
         ({"mail_url": "smtp+plain://localhost"}, ""),
         ({"mail_from": "Postroom <postroom@localhost>"}, "MAIL_FROM is postroom@localhost"),
+        ({"mail_url": "smtp://me:word@mail.example:465"}, "port 465 usually wants smtps://"),
+        ({"mail_url": "smtps://me:word@mail.example:587"}, "port 587 usually wants smtp://"),
+        ({"mail_url": "smtps://me:word@mail.example:465"}, ""),
+        ({"mail_url": "smtp://me:word@mail.example:2525"}, ""),
         ({"mail_url": "resend://re_key"}, "MAIL_PER_MINUTE=100"),
         ({"mail_url": "resend://re_key", "mail_per_minute": 60}, ""),
         ({"environment": "development", "mail_url": "", "mail_from": "a@localhost"}, ""),
@@ -170,6 +176,45 @@ def test_host_that_blocks_smtp_is_told_its_own_name(settings: Settings, silent: 
     assert "This is Render: its free web services block ports 25, 465 and 587." in check.sentence
     assert "Railway" not in check.sentence
     assert PASSWORD not in check.sentence
+
+
+@pytest.mark.parametrize("scheme", ["smtp://", "smtp+plain://", "resend://re_key@"])
+def test_host_that_does_not_exist_is_no_blocked_port(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    def fail(*_args: object, **_more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    check = doctor.check_mail(replace(settings, mail_url=f"{scheme}nohost.invalid"), {})
+    assert check.state == "wrong"
+    assert "Is the host in MAIL_URL written right?" in check.sentence
+    assert "Hosts that block SMTP" not in check.sentence
+
+
+def test_port_that_waits_for_tls_is_no_blocked_port_and_is_given_up_when_sending_would(
+    settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
+    patience = Limits(command_s=0.2)
+    monkeypatch.setattr(doctor, "transport_for", lambda _: SmtpTransport(url, "post@example.com", patience))
+    check = doctor.check_mail(replace(settings, mail_url=url), {})
+    assert "nothing for 0.2 s" in check.sentence
+    assert "wants smtps://" in check.sentence
+    assert "Hosts that block SMTP" not in check.sentence
+
+
+def test_port_that_does_not_speak_tls_is_told_from_one_that_is_blocked(settings: Settings) -> None:
+    with SmtpSink() as sink:
+        check = doctor.check_mail(replace(settings, mail_url=f"smtps://127.0.0.1:{sink.port}"), {})
+    assert check.state == "wrong"
+    assert "wants smtp://" in check.sentence
+    assert "Hosts that block SMTP" not in check.sentence
+
+
+def test_doctor_waits_longer_than_sending_does() -> None:
+    limits = Limits()
+    assert limits.connect_s + limits.command_s < doctor.MAIL_LIMIT_S
 
 
 @pytest.mark.parametrize(("scheme", "advised"), [("smtp+plain://", True), ("resend://re_key@", False)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from dataclasses import replace
 
 from app.mail.credentials import Credentials
 from app.mail.reaching import reach
@@ -24,7 +25,7 @@ def open_connection(exchange: Exchange) -> None:
         _connect(exchange)
         if server.security == "tls":
             _encrypt(exchange)
-        exchange.require(2, exchange.hear("connect", exchange.client.getreply))
+        exchange.require(2, _with_advice(exchange, exchange.hear("connect", exchange.client.getreply)))
         _greet(exchange)
         if server.security == "starttls":
             _start_tls(exchange)
@@ -46,6 +47,17 @@ def _connect(exchange: Exchange) -> None:
     # Else the dot, sent alone, waits until the server's system confirms the bytes before it.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     exchange.client.use(sock)
+
+
+def _with_advice(exchange: Exchange, reply: Reply) -> Reply:
+    """Say what a silent port may wait for."""
+    if reply.code is not None or exchange.server.security != "starttls" or exchange.client.secure:
+        return reply
+    return replace(
+        reply,
+        words=f"{reply.words}; it was reached, but greets nobody: a port that speaks TLS from the first byte (465) "
+        "wants smtps://",
+    )
 
 
 def _greet(exchange: Exchange) -> None:
@@ -87,6 +99,8 @@ def _encrypt(exchange: Exchange) -> None:
         raise exchange.give_up("tls", words) from error
     except ssl.SSLError as error:
         words = f"no encryption came about ({error.reason or error}): does the server speak TLS on this port?"
+        if server.security == "tls":
+            words += " One that does so only when asked (587, 25, 2525) wants smtp://"
         raise exchange.give_up("tls", words) from error
     except (OSError, ValueError) as error:
         raise NotSentError(exchange.silence("tls", error, exchange.limits.command_s)) from error

@@ -21,7 +21,6 @@ SCHEMES: dict[str, tuple[Security, int]] = {
     "smtps": ("tls", 465),
     "smtp+plain": ("plain", 25),
 }
-PROBE_LIMITS = Limits(connect_s=5, command_s=5)
 ONE_BY_ONE_S = 3600.0
 
 
@@ -46,6 +45,7 @@ class SmtpTransport:
         self.sender = sender
         host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
         self.name = f"{urlsplit(url).scheme}://{host}:{self.server.port}"
+        self._limits = limits
         self.pool = Pool(lambda: self._connect(limits))
         self._context: ssl.SSLContext | None = None
         self._one_by_one_until_s = 0.0
@@ -71,7 +71,7 @@ class SmtpTransport:
 
         Raises: NotSentError.
         """
-        self._connect(PROBE_LIMITS).leave()
+        self._connect(self._limits).leave()  # with sending's own patience: some greet late, on purpose
         done = {"starttls": "encrypts (STARTTLS)", "tls": "encrypts (TLS)", "plain": "does not encrypt"}
         signed_in = ", takes the password" if self.server.credentials else ""
         return f"{self.name} answers, {done[self.server.security]}{signed_in}"
