@@ -64,11 +64,12 @@ def _serve_with_waitress(settings: "Settings") -> int:
 
     import waitress
 
-    from app import create_app, logs
+    from app import create_app, listening, logs
     from app.banner import banner
     from app.secret_key import secret_key
 
     logs.configure(settings.log_level, settings.secrets)
+    listening.wait_until_free(settings.host, settings.port)
     app = create_app(replace(settings, secret_key=secret_key(settings)))
     consumer = app.extensions["consumer"]
     consumer.start()

@@ -9,6 +9,7 @@ import pytest
 import tasks
 from app.errors import DatabaseBusyError
 from app.settings import Settings
+from tasks.alerts import alert_subscribers
 
 
 @pytest.fixture
@@ -75,3 +76,35 @@ def test_no_answer_tells_the_operators_token(app, client):
     settings: Settings = app.extensions["settings"]
     for address in ("/", "/ready", "/api/queue", "/api/nowhere"):
         assert settings.admin_token not in client.get(address).text
+
+
+# Where another start than the kit's own serves the pages
+
+
+def test_a_site_without_a_consumer_says_so_in_the_log_and_on_a_job_that_waits(client, app, caplog):
+    job = alert_subscribers(1).id
+    assert client.get("/up").status_code == 200
+    assert caplog.messages == []
+    for path in (f"/jobs/{job}", f"/jobs/{job}/live"):
+        assert "No consumer is running" in client.get(path).text
+    assert [message.partition(":")[0] for message in caplog.messages] == ["No consumer is running"]
+    app.extensions["consumer"].start()
+    tasks.huey.cancel(job)
+    assert "No consumer is running" not in client.get(f"/jobs/{job}").text
+    app.extensions["consumer"].stop()
+
+
+def test_a_process_that_is_gone_is_no_consumer(client, app):
+    tasks.huey.database.write(
+        lambda connection: connection.execute(
+            "INSERT INTO postroom_instances VALUES ('gone', 1, 4, 'running', 0, 0)"
+        )
+    )
+    assert "No consumer is running" in client.get("/ready").json["reasons"][0]
+
+
+def test_a_site_that_runs_its_jobs_says_nothing(client, app, caplog):
+    app.extensions["consumer"].start()
+    client.get(f"/jobs/{alert_subscribers(1).id}")
+    app.extensions["consumer"].stop()
+    assert [message for message in caplog.messages if "consumer" in message] == []

@@ -17,6 +17,7 @@ from app.pages import desk_charts, desk_mail, desk_words
 from app.pages.front_door import operator_only
 from app.pages.json_in import MAX_ID, number_in_query
 from app.pages.json_out import with_moments
+from app.pages.status import what_holds_jobs_up
 from tasks import huey
 
 MINUTES = 60
@@ -106,7 +107,7 @@ def live() -> dict[str, Any]:
         "workers": overview["workers"],
         "cron": with_moments(huey.cron()),
         "checks": checks(),
-        "health": huey.health(),
+        "health": what_holds_jobs_up(),
         "count_up_to": desk_mail.COUNT_UP_TO,
         **desk_mail.live(),
     }

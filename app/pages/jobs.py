@@ -21,6 +21,7 @@ from app.pages.desk_words import duration
 from app.pages.job_timeline import timeline
 from app.pages.json_in import number_in_query
 from app.pages.json_out import moment, printable
+from app.pages.status import what_holds_jobs_up, without_folders
 from app.pages.waiting import LONGEST_WAIT_S, Seats
 
 SHOWN = (
@@ -32,6 +33,7 @@ SHOWN = (
 UNGUESSABLE = (4, 7)
 """Versions of UUID that are made of chance; ours are of version 7."""
 
+WAITING = ("scheduled", "ready")
 ENDED = ("done", "failed", "cancelled")
 LIVE_PARTS = {"page": "job_live.html", "summary": "job_summary.html"}
 
@@ -128,6 +130,7 @@ def facts(uuid: str, view: str = "page") -> dict[str, Any]:
         "run_at": moment(job["run_at"]),
         "steps": timeline(job, for_operator=for_operator),
         "result": _as_text(job["result"]),
+        "held_up": without_folders(what_holds_jobs_up()) if job["state"] in WAITING else [],
         "call": _call_of(job) if for_operator else None,
         "live_url": None
         if job["state"] in ENDED

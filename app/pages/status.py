@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
 import tasks
 from app.database import database
@@ -19,6 +21,28 @@ from app.pages.json_out import with_moments
 FOR_STRANGERS = ("counts", "oldest_ready_age_s")
 
 bp = Blueprint("status", __name__)
+log = logging.getLogger("postroom")
+
+
+@bp.before_app_request
+def warn_without_consumer() -> None:
+    """Say once, where pages are served by another start than the kit's own, that nobody runs their jobs (P6)."""
+    if request.endpoint == "status.up" or current_app.extensions.get("consumer_looked_for"):
+        return
+    current_app.extensions["consumer_looked_for"] = True
+    if current_app.extensions["consumer"].is_started():
+        return
+    with suppress(PostroomError, sqlite3.Error):
+        for sentence in what_holds_jobs_up():
+            log.warning("%s (python3 main.py does both; beside flask run: python3 main.py worker)", sentence)
+
+
+def what_holds_jobs_up() -> list[str]:
+    """Return a sentence for everything that keeps jobs from running."""
+    consumer = current_app.extensions["consumer"]
+    if not consumer.is_started():
+        consumer.instance.sweep()  # who is gone is still in the table, and nobody else may be there to see it
+    return tasks.huey.health()
 
 
 @bp.get("/up")
@@ -33,7 +57,7 @@ def ready() -> tuple[dict[str, Any], int]:
 
     Trouble with mail is a warning: another host or a restart of this one would not mend it.
     """
-    reasons = _without_folders(_database_troubles() or tasks.huey.health())
+    reasons = without_folders(_database_troubles() or what_holds_jobs_up())
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
     if not reasons and (warnings := troubles.find()):
@@ -51,7 +75,7 @@ def queue() -> dict[str, Any]:
     return overview if is_operator() else {name: overview[name] for name in FOR_STRANGERS}
 
 
-def _without_folders(sentences: list[str]) -> list[str]:
+def without_folders(sentences: list[str]) -> list[str]:
     """Leave out, for strangers, where on this machine the files are."""
     folder = f"{current_app.extensions['settings'].data_dir}{os.sep}"
     return sentences if is_operator() else [sentence.replace(folder, "") for sentence in sentences]

@@ -135,6 +135,10 @@ class EmbeddedConsumer(Consumer):
         """Say whether no worker of this process runs anything."""
         return all(worker.busy is None for worker, _ in self.worker_threads)
 
+    def is_started(self) -> bool:
+        """Say whether this process runs jobs, or waits for the place of the one that does."""
+        return self._supervisor is not None
+
     def is_consuming(self) -> bool:
         """Say whether worker threads of this process live."""
         return self._consuming and any(thread.is_alive() for _, thread in self.worker_threads)

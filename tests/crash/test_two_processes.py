@@ -30,7 +30,7 @@ def site_in(folder: Path, **environ: str) -> Site:
 
 
 def workers(site: Site) -> list[int]:
-    return [one["pid"] for one in site.get("/api/queue")[1]["instances"]]
+    return [one["pid"] for one in site.get("/api/queue", as_operator=True)[1]["instances"]]
 
 
 def test_neither_a_body_in_c_nor_a_freeze_is_taken_for_a_hang(tmp_path: Path) -> None:
