@@ -76,7 +76,8 @@ class Clients:
             accepted, address = listener.accept()
         except OSError as error:
             if error.errno in OUT_OF_FILES:
-                self._make_room()
+                if not self._make_room():
+                    time.sleep(LOOK_S)  # else this thread would do nothing but try
             elif error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR):
                 raise
             return
