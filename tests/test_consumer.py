@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -246,3 +247,24 @@ def test_hooks_of_workers_are_called_in_the_context_of_bodies(rig: Rig) -> None:
     with rig.consuming(workers=1):
         until(lambda: called)
     assert called == [("up", True), ("down", True)]
+
+
+def test_a_time_in_which_the_process_did_not_run_makes_no_body_overdue(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tasks.engine.consumer.time", SimpleNamespace(monotonic=lambda: now[0]))
+    consumer = rig.huey.create_consumer(workers=1)
+    job = rig.row(rig.huey.task(name="long", timeout=900)(print)().id)
+    busy = SimpleNamespace(job=job, since=1000.0, until=1900.0)
+    consumer.worker_threads = [(SimpleNamespace(busy=busy), None)]
+    for _ in range(899):
+        now[0] += 1
+        consumer.recycle_if_stuck()
+    now[0] += 3600  # the machine slept
+    consumer.recycle_if_stuck()
+    assert consumer.overdue() == []
+    for _ in range(2):
+        now[0] += 1
+        consumer.recycle_if_stuck()
+    assert consumer.overdue() == [job]

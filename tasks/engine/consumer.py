@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ log = logging.getLogger("postroom.consumer")
 STOP_WITHIN_S = 8.0
 """From the signal on, bodies may take this long to finish; hosts kill after about ten seconds."""
 LOOK_FOR_THE_PLACE_S = 1.0
+MOST_BETWEEN_LOOKS_S = 5.0
+"""The clock looks every second. In what is longer this process did not run, and no body had that time."""
 
 
 class EmbeddedConsumer(Consumer):
@@ -44,6 +47,9 @@ class EmbeddedConsumer(Consumer):
         self._consuming = False
         self._recycling = False
         self.recycle: Callable[[], None] | None = None
+        self._looked_at = math.inf
+        self._freezes: deque[tuple[float, float]] = deque(maxlen=100)
+        """When this process ran again, and for how long it had not."""
         super().__init__(huey, workers=workers, **options)
         self._stop_flag_timeout = self._health_check_interval
 
@@ -99,13 +105,18 @@ class EmbeddedConsumer(Consumer):
         """Name what the workers run longer than its task's timeout allows; a batch by its first job."""
         now = time.monotonic()
         busy = [worker.busy for worker, _ in self.worker_threads if worker.busy is not None]
-        return [one.job for one in busy if one.until < now]
+        freezes = list(self._freezes)
+        lost_s = [sum(seconds for at, seconds in freezes if at > one.since) for one in busy]
+        return [one.job for one, lost in zip(busy, lost_s, strict=True) if one.until + lost < now]
 
     def recycle_if_stuck(self) -> None:
         """Have the host replace this process when no worker can take a job any more: a thread cannot be stopped.
 
         The jobs that hang count a death each, and come to the shelf after a few.
         """
+        looked_at, self._looked_at = self._looked_at, time.monotonic()
+        if self._looked_at - looked_at > MOST_BETWEEN_LOOKS_S:
+            self._freezes.append((self._looked_at, self._looked_at - looked_at))
         if self.recycle is None or self._recycling or not self._consuming:
             return
         overdue = self.overdue()
