@@ -17,6 +17,7 @@ from typing import Literal
 
 from app.catalogue_input import email_address, known_genre
 from app.catalogue_tables import NOW
+from app.clock import clock
 from app.database import database
 from app.errors import NotFoundError
 
@@ -73,7 +74,7 @@ def ask(subscription_id: int, again_after: timedelta) -> list[Subscription]:
             "SELECT max(asked_at) FROM subscriptions WHERE email = ? AND asked_at > coalesce(confirmed_at, '')",
             (asked.email,),
         ).fetchone()[0]
-        now = datetime.now(UTC)
+        now = clock.utc()
         must_ask = last is None or datetime.fromisoformat(last) <= now - again_after
         connection.execute(
             "UPDATE subscriptions SET asked_at = ? WHERE email = ? AND state = 'pending'",

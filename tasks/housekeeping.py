@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from flask import current_app
 from huey import crontab
 
+from app.clock import clock
 from app.database import database
 from app.mail import ledger
 from tasks import huey, periodic_task
@@ -24,7 +25,8 @@ def forget_old_mails() -> int:
 
     Safe to repeat: yes, what is deleted is not found again.
     """
-    before, count = datetime.now(UTC) - timedelta(seconds=current_app.extensions["settings"].mail_ttl_s), 0
+    ttl = timedelta(seconds=current_app.extensions["settings"].mail_ttl_s)
+    before, count = clock.settled_utc() - ttl, 0
     while gone := ledger.forget_old(before, PART):
         count += gone
     return count

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from flask import current_app
 from huey import crontab
 
 from app import catalogue
 from app.catalogue import Subscription
+from app.clock import clock
 from app.database import database
 from app.errors import InvalidInputError
 from app.mail import history, suppressions, tokens
@@ -114,7 +115,7 @@ def forget_unconfirmed_subscriptions() -> int:
     Safe to repeat: yes, what is deleted is not found again.
     """
     ttl = timedelta(seconds=current_app.extensions["settings"].confirm_ttl_s)
-    return catalogue.forget_unconfirmed(datetime.now(UTC) - ttl)
+    return catalogue.forget_unconfirmed(clock.settled_utc() - ttl)
 
 
 def mailing_list(subscription: Subscription) -> MailingList:

@@ -10,7 +10,7 @@ from typing import Any
 from app.database import database
 from app.errors import ConflictError, NotFoundError
 from app.mail import suppressions
-from app.mail.ledger import AS_NEW, STATES, move
+from app.mail.ledger import STATES, as_new, move
 from app.mail.ledger_tables import NOW
 from app.mail.replies import Reply
 
@@ -104,7 +104,7 @@ def send_again(email_id: int, job: str) -> float:
         if reason is not None:
             raise ConflictError(f"Mail {email_id} is not sent: {mail['to_address']} {reason}.")
         states = ("unknown", "failed", "suppressed", "cancelled")
-        _move(email_id, AS_NEW, states, "sent again by the operator")
+        _move(email_id, as_new(), states, "sent again by the operator")
         connection.execute("UPDATE postroom_emails SET job = ? WHERE id = ?", (job, email_id))
     return float(mail["priority"])
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from flask import current_app
 
+from app.clock import clock
 from app.database import database
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.mail import history, lanes, ledger, refusals, suppressions
@@ -96,7 +97,7 @@ def deliver(email_id: int, job: str) -> str:
 
 def _try(email: Email, way: Transport, settings: Settings) -> str:
     _look_back(email, way)
-    if email.expires_at is not None and datetime.now(UTC) >= email.expires_at:
+    if email.expires_at is not None and clock.settled_utc() >= email.expires_at:
         raise NotSentError(Reply("expiry", None, "", _expired(email)), Verdict.FAILED)
     reason = suppressions.reason_for(email.to_address, email.list_name)
     if reason is not None and email.maybe_sent_at is not None:
@@ -220,7 +221,9 @@ def _delay_s(email: Email, error: MailError, settings: Settings, more_tries: int
 
 
 def _expires_within(email: Email, delay_s: float) -> bool:
-    return email.expires_at is not None and datetime.now(UTC) + timedelta(seconds=delay_s) >= email.expires_at
+    return (
+        email.expires_at is not None and clock.settled_utc() + timedelta(seconds=delay_s) >= email.expires_at
+    )
 
 
 def _expired(email: Email) -> str:

@@ -6,10 +6,10 @@ What a lane knows is a row, so a restart forgets neither its faults nor what it 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.clock import clock
 from app.database import database
 from app.mail.replies import Reply
 
@@ -52,7 +52,7 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
     goes before. Mails that fail together, while the lane is paused already, are one fault.
     Units: seconds.
     """
-    moment = time.time() if now is None else now
+    moment = clock() if now is None else now
 
     def note(connection: sqlite3.Connection) -> float:
         row = _row(connection, name)
@@ -81,7 +81,7 @@ def note_success(name: str) -> None:
 
 def open_all(now: float | None = None) -> bool:
     """End the pauses of all lanes; their faults stay counted until a mail has gone. False when none paused."""
-    moment = time.time() if now is None else now
+    moment = clock() if now is None else now
     if database.read_one("SELECT 1 FROM postroom_mail_lanes WHERE paused_until > ?", (moment,)) is None:
         return False
     sql = "UPDATE postroom_mail_lanes SET paused_until = 0 WHERE paused_until > ?"
@@ -96,7 +96,7 @@ def take_token(name: str, per_minute: int, now: float | None = None) -> float:
     """
     if not per_minute:
         return 0.0
-    moment = time.time() if now is None else now
+    moment = clock() if now is None else now
     per_second = per_minute / 60
 
     def take(connection: sqlite3.Connection) -> float:

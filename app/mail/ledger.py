@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from app.clock import clock
 from app.database import database
 from app.mail.attachments import Attached
 from app.mail.ledger_tables import NOW
@@ -36,18 +37,20 @@ Policy = Literal["retry", "hold"]
 
 Requeued = Literal["later", "lane", "unknown"]
 
-AS_NEW = (
-    "state = 'queued', sending_at = NULL, sent_at = NULL, maybe_sent_at = NULL, tries = 0,"
-    " expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+4 days')"
-)
-"""What is set when a mail gets another round of tries."""
-
 STATES = ("queued", "sending", "sent", "failed", "unknown", "suppressed", "cancelled")
 
 
 def utc_text(moment: datetime) -> str:
     """Write a moment as the tables do."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def as_new() -> str:
+    """Write what is set when a mail gets another round of tries."""
+    return (
+        "state = 'queued', sending_at = NULL, sent_at = NULL, maybe_sent_at = NULL, tries = 0,"
+        f" expires_at = '{utc_text(clock.utc() + timedelta(days=4))}'"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,15 @@ def add(
     """Write a mail down as queued for the job of that uuid; None when its `dedup_key` is known already."""
     sql = (
         "INSERT INTO postroom_emails (to_address, subject, template, message, message_id, job, dedup_key, priority,"
-        " policy, list_name, attachments, expires_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
+        " policy, list_name, attachments, created_at, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
     )
+    now = clock.utc()
     values = (
         message.to, message.subject, message.template, message.message, message.message_id,
         job, dedup_key, priority, policy, message.list_name,
         json.dumps([attached.as_json() for attached in message.attachments]),
-        utc_text(datetime.now(UTC) + timedelta(seconds=expires_in_s)),
+        utc_text(now), utc_text(now + timedelta(seconds=expires_in_s)),
     )  # fmt: skip
     return _insert(sql, values)
 
@@ -279,7 +283,7 @@ def job_ended(connection: sqlite3.Connection, job: str, state: str, reason: str)
 def job_redriven(connection: sqlite3.Connection, job: str) -> None:
     """failed, cancelled -> queued: it was not sent, so it may be tried again."""
     connection.execute(
-        f"UPDATE postroom_emails SET {AS_NEW}"
+        f"UPDATE postroom_emails SET {as_new()}"
         " WHERE job = ? AND state IN ('failed', 'cancelled') AND message_id NOTNULL",
         (job,),
     )

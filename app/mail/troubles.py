@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 
+from app.clock import clock
 from app.database import database
 from app.mail import by_hand, lanes
 from app.mail.ledger import utc_text
@@ -12,7 +12,7 @@ from app.mail.ledger import utc_text
 
 def find(now: float | None = None) -> list[str]:
     """Return a sentence for each trouble with mail: a lane that pauses, mails that were refused or may be lost."""
-    moment = time.time() if now is None else now
+    moment = clock() if now is None else now
     return [*_paused_lanes(moment), *_unknown(), *_refused(moment)]
 
 

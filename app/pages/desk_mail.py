@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, render_template, request
 
+from app.clock import clock
 from app.errors import InvalidInputError
 from app.mail import by_hand, lanes, suppressions, transports
 from app.mail.addresses import wire_address
@@ -104,7 +104,7 @@ def _with_moments(mail: dict[str, Any]) -> dict[str, Any]:
 
 def all_lanes() -> list[dict[str, Any]]:
     """Return the lane that mail leaves by now, and the others that had trouble."""
-    here, now = transports.transport().name, time.time()
+    here, now = transports.transport().name, clock()
     others = [lane for lane in lanes.find_all() if lane.name != here]
     return [
         {

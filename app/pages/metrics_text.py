@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import tasks
+from app.clock import clock
 from app.mail import by_hand, lanes
 from app.mail.lanes import Lane
 
@@ -39,7 +39,7 @@ class DatabaseCollector(Collector):
         yield from _of_queue(overview)
         yield from _of_pauses(overview["pauses"])
         yield from _of_last_hour(tasks.huey.stats(HOUR_MINUTES))
-        yield from _of_mail(by_hand.counts(), lanes.find_all(), time.time())
+        yield from _of_mail(by_hand.counts(), lanes.find_all(), clock())
 
 
 def _of_queue(overview: dict[str, Any]) -> Iterator[Metric]:

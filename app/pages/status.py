@@ -12,6 +12,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 import tasks
+from app.clock import clock
 from app.database import database
 from app.errors import PostroomError
 from app.mail import troubles
@@ -55,14 +56,19 @@ def up() -> Response:
 def ready() -> tuple[dict[str, Any], int]:
     """Say whether jobs and mails get done; if not, why (promise P6).
 
-    Trouble with mail is a warning: another host or a restart of this one would not mend it.
+    Trouble with mail or the clock is a warning: another host or a restart of this one would not mend it.
     """
     reasons = without_folders(_database_troubles() or what_holds_jobs_up())
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
-    if not reasons and (warnings := troubles.find()):
+    if not reasons and (warnings := _warnings()):
         answer["warnings"] = warnings
     return answer, status
+
+
+def _warnings() -> list[str]:
+    doubt = clock.doubt()
+    return [*([doubt] if doubt else []), *troubles.find()]
 
 
 @bp.get("/api/queue")

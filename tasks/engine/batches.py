@@ -13,7 +13,7 @@ from typing import Any
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
 
 from tasks.engine.jobs import ClaimedJob
-from tasks.engine.times import unix_time
+from tasks.engine.times import naive_utc, unix_time
 
 log = logging.getLogger("postroom.queue")
 
@@ -52,7 +52,7 @@ class Batch:
     def __init__(self, huey: Any, claimed: Sequence[ClaimedJob]) -> None:
         self.huey = huey
         self.claimed = claimed
-        self.timestamp = huey._get_timestamp()
+        self.timestamp = naive_utc(huey.settled())
         """The moment of the call for all of them: none expires while the body runs for the others."""
         self.alone: set[str] = set()
         """Those to be tried alone: all when the call failed, else those that were not in it."""

@@ -137,8 +137,10 @@ class Clock(BaseProcess):
         """Prune a batch and give pages back, a little at a time while there is something to do."""
         if time.monotonic() < self._upkeep_due:
             return
-        now, ages = self.huey.now(), self.huey.ages
-        gone = self.huey.database.write(lambda connection: upkeep.prune(connection, ages, now), durable=False)
+        now, settled, ages = self.huey.now(), self.huey.settled(), self.huey.ages
+        gone = self.huey.database.write(
+            lambda connection: upkeep.prune(connection, ages, settled, now), durable=False
+        )
         idle = not gone and self.consumer.is_idle()
         left = self.huey.database.write(upkeep.vacuum, durable=False) if idle else 0
         if idle and not left:

@@ -65,6 +65,7 @@ class EmbeddedConsumer(Consumer):
     def start(self, always: bool = False) -> None:
         """Join the instances and run jobs: at once with `always`, else when the folder's place is free."""
         self.huey.end_calls.open()
+        self.huey.heed_the_file()
         self.instance.join(threads=0)
         if self.instance.sweep():
             log.warning("Jobs of a process that is gone are ready again")

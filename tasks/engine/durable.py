@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -12,6 +11,7 @@ from typing import Any
 from huey import Huey, signals
 from huey.api import chord, group
 
+from app.clock import clock
 from app.database import Database
 from app.settings import Settings
 from tasks.engine import announcing, arrivals, claims, jobs, queries, results
@@ -33,9 +33,7 @@ class DurableHuey(OperatedHuey):
 
     migrations = migrations
 
-    def __init__(
-        self, name: str = "postroom", clock: Callable[[], float] = time.time, **options: Any
-    ) -> None:
+    def __init__(self, name: str = "postroom", clock: Callable[[], float] = clock, **options: Any) -> None:
         self.now = clock
         self.max_pending_jobs = 100_000
         self._hang_bells()
@@ -214,6 +212,12 @@ class DurableHuey(OperatedHuey):
             self.clock_bell.ring()
         if scheduled < len(new_jobs):
             self.ready_bell.ring(len(new_jobs) - scheduled)
+
+    def heed_the_file(self) -> None:
+        """Have the clock compare itself with the newest moment in the file."""
+        heed = getattr(self.now, "heed", None)
+        if heed is not None:
+            heed(self.database.read(queries.NEWEST)[0][0])
 
     # Cron
 

@@ -6,7 +6,6 @@ import copy
 import datetime as dt
 import logging
 import random
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 from huey import Huey
 from huey.utils import Error
 
+from app.clock import clock
 from app.database import Database
 from app.errors import JobTooLargeError, PostroomError
 from tasks.engine import arrivals, body_threads, jobs
@@ -35,7 +35,7 @@ log = logging.getLogger("postroom.queue")
 class NotingHuey(Huey):
     """Runs bodies. Huey's own code around a body stores, enqueues and retries into an Outcome instead."""
 
-    now: Callable[[], float] = staticmethod(time.time)
+    now: Callable[[], float] = clock
     max_job_bytes = 262_144
     ages = Ages()
     end_calls: EndCalls

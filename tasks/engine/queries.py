@@ -81,6 +81,15 @@ SELECT MAX(at) FROM (
         WHERE state = 'cancelled' AND finished_at > 0
 )
 """
+# The last thing that the queue did, as far as its tables tell.
+NEWEST = f"""
+SELECT MAX(at) FROM (
+    SELECT at FROM ({LAST_MOVE.strip().replace("MAX(at)", "MAX(at) AS at")})
+    UNION ALL SELECT * FROM (SELECT enqueued_at FROM postroom_jobs ORDER BY id DESC LIMIT 1)
+    UNION ALL SELECT MAX(minute) * 60.0 FROM postroom_cron_runs
+    UNION ALL SELECT MAX(started_at) FROM postroom_instances
+)
+"""
 # Left to itself SQLite would follow the ids, through every job there is.
 RUNNING = """
 SELECT uuid, task, instance, worker, started_at, timeout_s, deaths

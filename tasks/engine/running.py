@@ -18,6 +18,7 @@ from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.noting import NotingHuey
 from tasks.engine.outcome import Outcome, words_of
+from tasks.engine.times import naive_utc
 
 log = logging.getLogger("postroom.queue")
 
@@ -42,6 +43,10 @@ class RunningHuey(NotingHuey):
     clock_bell: Bell
     idle_bell: Bell
     _rules: tuple[int, claims.Rules] | None = None
+
+    def settled(self) -> float:
+        """Return what time it is for what deletes or expires for good: no clock is believed that just jumped."""
+        return float(getattr(self.now, "settled", self.now)())
 
     def rules(self) -> claims.Rules:
         """Gather what the registered tasks ask of the claim."""
@@ -70,7 +75,7 @@ class RunningHuey(NotingHuey):
     def run(self, claimed: Sequence[jobs.ClaimedJob]) -> list[Ended]:
         """Run the bodies of claimed jobs: several are a batch, whose body is called once."""
         if len(claimed) == 1:
-            return [(claimed[0], self._run_one(claimed[0], self._get_timestamp()))]
+            return [(claimed[0], self._run_one(claimed[0], naive_utc(self.settled())))]
         batch = self._here.batch = Batch(self, claimed)
         try:
             outcomes = [self._run_one(job, batch.timestamp) for job in claimed]

@@ -80,7 +80,7 @@ class SqlStorage(BaseStorage):
 
         What a body stores goes when the job's process dies, so that no lock stays behind.
         """
-        now, job = self.huey.now(), self.huey.running_job
+        now, job = self.huey.settled(), self.huey.running_job
 
         def put(connection: sqlite3.Connection) -> bool:
             connection.execute("DELETE FROM postroom_huey_data WHERE key = ? AND expires_at <= ?", (key, now))

@@ -1,8 +1,12 @@
-"""Moments as Huey has them, naive in UTC, and as the tables have them, in unix seconds."""
+"""Moments as Huey has them, naive in UTC, and as the tables have them, in unix seconds; Huey's now is the kit's."""
 
 from __future__ import annotations
 
 import datetime as dt
+
+import huey.utils
+
+from app.clock import clock
 
 
 def unix_time(naive_utc: dt.datetime) -> float:
@@ -13,3 +17,7 @@ def unix_time(naive_utc: dt.datetime) -> float:
 def naive_utc(unix_s: float) -> dt.datetime:
     """Turn unix seconds into Huey's naive UTC."""
     return dt.datetime.fromtimestamp(unix_s, dt.UTC).replace(tzinfo=None)
+
+
+# Huey counts delays and expiries from it.
+huey.utils.utcnow = lambda: naive_utc(clock())

@@ -30,8 +30,11 @@ class Ages:
     failed_s: float = 30 * 24 * 3600.0
 
 
-def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
-    """Delete one batch of what is past its age; return how many rows went (0: nothing is left to do)."""
+def prune(connection: sqlite3.Connection, ages: Ages, now: float, latest: float = 0) -> int:
+    """Delete one batch of what is past its age; return how many rows went (0: nothing is left to do).
+
+    `now` is a time that no jump of the clock has touched; `latest`, where that is later, the clock's own.
+    """
     gone = _delete_ended(connection, ("done", "cancelled"), now - ages.done_s)
     gone += _delete_ended(connection, ("failed",), now - ages.failed_s)
     gone += _delete_surplus(connection, now)
@@ -62,16 +65,16 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float) -> int:
         ),
     ):
         gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
-    return gone + _delete_numbers(connection, now)
+    return gone + _delete_numbers(connection, now, max(now, latest))
 
 
-def _delete_numbers(connection: sqlite3.Connection, now: float) -> int:
+def _delete_numbers(connection: sqlite3.Connection, now: float, latest: float) -> int:
     """Delete the numbers of minutes long past (or far ahead: the clock was wrong), and of tasks long gone."""
     present = int(now // 60)
     gone = connection.execute(
         "DELETE FROM postroom_past_minutes WHERE minute < ?1 OR minute > ?2"
         " OR minute <= (SELECT minute FROM postroom_past_minutes ORDER BY minute DESC LIMIT 1 OFFSET ?3)",
-        (present - KEEP_MINUTES, present + KEEP_MINUTES, KEEP_MINUTE_ROWS),
+        (present - KEEP_MINUTES, int(latest // 60) + KEEP_MINUTES, KEEP_MINUTE_ROWS),
     ).rowcount
     without_jobs = "scheduled + ready + running + done + failed + cancelled = 0"
     return (
