@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from flask import current_app
 from werkzeug.local import LocalProxy
 
-from app import database_damage, database_forks, database_setup
+from app import database_copies, database_damage, database_forks, database_setup, private_files
+from app.database_presence import Presence
+from app.database_readers import Readers
 from app.database_setup import Migrations
-from app.errors import DatabaseUnusableError, InvalidInputError
+from app.database_transaction import OpenTransaction
+from app.database_words import BUSY, is_of, raise_clearly, said_clearly, warn_slow
+from app.errors import DatabaseBusyError, DatabaseUnusableError, PostroomError
 from app.writer import Writer
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | dict[str, Any]
 
 WAIT_S = 10.0
+END_WAIT_S = 1.0
+RETRY_S = 0.01
 SLOW_TRANSACTION_S = 2.0
 QUIET_WAL_BYTES = 4 * 1024 * 1024
-DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+LARGE_WAL_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger("postroom.database")
 _abandoned: list[object] = []
 """Connections a fork brought along. Closing one would drop the parent's locks, so they are only kept."""
-
-
-class _Transaction(threading.local):
-    """What the present thread has open: the writing connection, its depth, what to do after the commit."""
-
-    connection: sqlite3.Connection | None = None
-    depth = 0
-    callbacks: list[Callable[[], None]]
 
 
 class Database:
@@ -62,20 +59,28 @@ class Database:
 
     def _start_closed(self) -> None:
         self._opening = threading.Lock()
+        self._ended = False
         self._writer: Writer | None = None
-        self._readers: dict[threading.Thread, sqlite3.Connection] = {}
-        self._local = threading.local()
-        self._open_transaction = _Transaction()
+        self._readers = Readers(self.path, self.wait_s)
+        self._open_transaction = OpenTransaction()
 
     # Reading
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
         """Return all rows of a query, as of the last commit (inside `transaction()`: as of this line)."""
-        return self._connection_to_read().execute(sql, parameters).fetchall()
+        try:
+            return self._connection_to_read().execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise_clearly(error)
+            raise
 
     def read_one(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """Return the first row of a query, or None."""
-        return cast("sqlite3.Row | None", self._connection_to_read().execute(sql, parameters).fetchone())
+        try:
+            return cast("sqlite3.Row | None", self._connection_to_read().execute(sql, parameters).fetchone())
+        except sqlite3.Error as error:
+            raise_clearly(error)
+            raise
 
     def data_version(self) -> int:
         """Return a number that changes whenever somebody commits."""
@@ -90,10 +95,10 @@ class Database:
         forgotten in a power cut says `durable=False` and waits for no disk.
         `work` may run again after a roll-back, so it must touch nothing but the connection.
         """
-        if self.in_transaction:
+        if self._open_transaction.joined() is not None:
             with self.transaction() as connection:
                 return work(connection)
-        with _said_clearly():
+        with said_clearly():
             return cast(T, self.writer.write(work, durable))
 
     @contextmanager
@@ -102,31 +107,31 @@ class Database:
 
         Nested blocks are savepoints. Work that does not belong inside (sending, waiting) delays every other
         writer; after 2 s a warning names the caller.
-        Raises: DatabaseBusyError when the writer's turn did not come in time.
+        Raises: DatabaseBusyError when the writer's turn did not come in time; DeadlockError in a coroutine while
+        another one of the thread is inside its own.
         """
         mine = self._open_transaction
-        if mine.connection is not None:
-            with self._savepoint(mine, mine.connection) as connection:
+        if (joined := mine.joined()) is not None:
+            with mine.savepoint(joined) as connection:
                 yield connection
             return
-        with _said_clearly(), self.writer.exclusive() as connection:
-            mine.connection, mine.callbacks = connection, []
+        with said_clearly(), self.writer.exclusive() as connection:
+            mine.begin(connection)
             started = time.monotonic()
             try:
                 yield connection
             finally:
-                mine.connection = None
-                callbacks, mine.callbacks = mine.callbacks, []
+                callbacks = mine.end()
                 if time.monotonic() - started > SLOW_TRANSACTION_S:
-                    self._warn_slow(time.monotonic() - started)
+                    warn_slow(time.monotonic() - started, __file__)
         with ExitStack() as all_of_them:  # though one may raise
             for callback in reversed(callbacks):
                 all_of_them.callback(callback)
 
     @property
     def in_transaction(self) -> bool:
-        """Say whether the present thread is inside `transaction()`."""
-        return self._open_transaction.connection is not None
+        """Say whether the present thread, or the coroutine that runs on it, is inside `transaction()`."""
+        return self._open_transaction.mine is not None
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call back once the outermost transaction of this thread has committed, or at once."""
@@ -151,17 +156,27 @@ class Database:
     def open(self) -> Writer:
         """Open the file and bring its tables up to date, if this process has not done so; return its writer.
 
-        Raises: DatabaseUnusableError.
+        Raises: DatabaseUnusableError; DatabaseBusyError when another program holds it.
         """
         with self._opening:
             if self._writer is not None:
                 return self._writer
+            if self._ended:
+                raise DatabaseUnusableError(
+                    "the process is about to end, so nothing is read or written any more"
+                )
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                database_damage.set_aside_if_damaged(self.path, self._beside(".turn"), self.wait_s)
+                private_files.make_folder(self.path.parent)
+                database_damage.see_to_damage(self.path, self.wait_s, self.environment)
+                private_files.make_file(self.path)
+                private_files.tighten(self.path.parent)
                 self._writer = self._open_writer()
                 return self._writer
             except (sqlite3.Error, OSError) as error:
+                if isinstance(error, sqlite3.Error) and is_of(error, BUSY):
+                    raise DatabaseBusyError(
+                        f"another program held the database for {self.wait_s:g} s ({error}); stop it, or try again"
+                    ) from error
                 raise DatabaseUnusableError(
                     f"{self.path} cannot be used: {error}. The folder must exist and be writable, the file must "
                     "be a database of this kit; DATA_DIR names another folder."
@@ -172,34 +187,56 @@ class Database:
 
         Raises: InvalidInputError when the file exists or cannot be written.
         """
-        if target.exists():
-            raise InvalidInputError(f"{target} exists. Name a new file: a backup overwrites nothing.")
-        try:
-            with closing(sqlite3.connect(target)) as copy:
-                self._reader().backup(copy)
-        except sqlite3.Error as error:
-            raise InvalidInputError(f"{target} cannot be written: {error}.") from error
+        database_copies.backup(self._reader(), target)
 
-    def close(self) -> None:
+    def restore(self, source: Path, living: Callable[[], Sequence[str]]) -> Path | None:
+        """Put a copy of a backup in this database's place; return where the old file is now, if there was one.
+
+        `living` names the processes that use the database.
+        Raises: InvalidInputError, ConflictError, DatabaseUnusableError; then nothing was changed.
+        """
+        self.close()
+        return database_copies.restore(
+            source, self.path, self.environment, self.migrations, living, self.wait_s
+        )
+
+    def stuck_wal_bytes(self) -> int:
+        """Say how much must stay in a large write-ahead log, since a program reads on and on from before it."""
+        wal = self._beside("-wal")
+        if not wal.exists() or wal.stat().st_size < LARGE_WAL_BYTES:
+            return 0
+        pages = self.writer.checkpoint("PASSIVE")
+        stuck_bytes = pages * int(self.read("PRAGMA page_size")[0][0])
+        return stuck_bytes if stuck_bytes >= LARGE_WAL_BYTES else 0
+
+    def close(self, wait_s: float | None = None) -> None:
         """Close every connection of this process; the next use opens the file again."""
         with self._opening:
             if self._writer is None:
                 return
-            for reader in self._readers.values():
-                reader.close()
-            self._readers, self._local = {}, threading.local()
-            self._writer.close()
+            self._readers.close()
+            self._readers = Readers(self.path, self.wait_s)
+            self._writer.close(wait_s)
             self._writer = None
+
+    def close_for_good(self) -> None:
+        """At the end of the process: leave all that is in the WAL in the file."""
+        self._ended = True
+        if self._writer is not None:
+            with suppress(PostroomError, sqlite3.Error):
+                self._writer.checkpoint(wait_s=END_WAIT_S)
+            with suppress(PostroomError, sqlite3.Error):
+                self.close(END_WAIT_S)
 
     def writer_to_hold(self) -> Writer | None:
         """Return the writer that must do nothing while the process forks; the forking thread's own goes on."""
-        return None if self.in_transaction else self._writer
+        return self._writer if self._open_transaction.connection is None else None
 
     def start_as_child(self) -> None:
         """Start closed in a forked child."""
         if self._writer is not None:
             self._writer.forget()
-            _abandoned.append((self._writer, self._readers, self._local, self._open_transaction))
+            _abandoned.append((self._writer, self._readers, self._open_transaction))
         self._start_closed()
 
     def _beside(self, suffix: str) -> Path:
@@ -213,78 +250,29 @@ class Database:
             writer = Writer(connection, self._beside(".turn"), self.wait_s, self.synchronous)
             undo.callback(writer.close)
             with writer.exclusive():
-                database_setup.prepare(connection, self.path, self.environment, self.migrations)
+                was_restored = database_setup.prepare(
+                    connection, self.path, self.environment, self.migrations
+                )
+            # Until then the file says that it is a backup, and a WAL beside it is taken for that of another.
+            while was_restored and writer.checkpoint():
+                time.sleep(RETRY_S)
+            writer.check = Presence(self.path).check
             undo.pop_all()
         return writer
 
     # Connections of the present thread
 
     def _connection_to_read(self) -> sqlite3.Connection:
-        return self._open_transaction.connection or self._reader()
+        return self._open_transaction.mine or self._reader()
 
     def _reader(self) -> sqlite3.Connection:
         if self._writer is None:
             self.open()
-        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
+        reader = self._readers.mine()
         if reader is None:
-            # Read-only in the file's own mode: a connection that merely promises not to write would still
-            # checkpoint when it closes last.
-            reader = sqlite3.connect(
-                f"{self.path.as_uri()}?mode=ro",
-                uri=True, timeout=self.wait_s, isolation_level=None, check_same_thread=False,
-            )  # fmt: skip
-            reader.row_factory = sqlite3.Row
-            self._local.reader = reader
-            self._keep_reader(reader)
+            self.writer.check()  # or it would read another file than the others
+            reader = self._readers.add()
         return reader
-
-    def _keep_reader(self, reader: sqlite3.Connection) -> None:
-        with self._opening:
-            for thread in [thread for thread in self._readers if not thread.is_alive()]:
-                self._readers.pop(thread).close()
-            self._readers[threading.current_thread()] = reader
-
-    @contextmanager
-    def _savepoint(self, mine: _Transaction, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        if not connection.in_transaction:
-            raise sqlite3.OperationalError("SQLite has rolled this transaction back; let its error end it")
-        mine.depth += 1
-        name, waiting = f"depth{mine.depth}", len(mine.callbacks)
-        connection.execute(f"SAVEPOINT {name}")
-        try:
-            yield connection
-            connection.execute(f"RELEASE {name}")
-        except BaseException:
-            del mine.callbacks[waiting:]
-            if connection.in_transaction:
-                connection.execute(f"ROLLBACK TO {name}")
-                connection.execute(f"RELEASE {name}")
-            raise
-        finally:
-            mine.depth -= 1
-
-    def _warn_slow(self, seconds: float) -> None:
-        frame = sys._getframe()
-        while frame.f_back and frame.f_code.co_filename in (__file__, contextmanager.__code__.co_filename):
-            frame = frame.f_back
-        log.warning(
-            "A transaction held the writer for %.1f s at %s:%d: move what is slow (sending, waiting) out of it.",
-            seconds, frame.f_code.co_filename, frame.f_lineno,
-        )  # fmt: skip
-
-
-@contextmanager
-def _said_clearly() -> Iterator[None]:
-    """Turn what the disk says through SQLite into the kit's own error."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DISK_ERRORS:
-            raise
-        raise DatabaseUnusableError(
-            f"the database cannot be written: {error}. Nothing of this was kept; make room, or make the folder of "
-            "DATA_DIR writable."
-        ) from error
 
 
 database = cast(Database, LocalProxy(lambda: current_app.extensions["database"]))

@@ -1,10 +1,13 @@
-"""What a fork must not carry over: a child opens its own connections, and finds no write half done.
+"""What a fork must not carry over, and the end of a process not leave open.
+
+A child opens its own connections, and finds no write half done.
 
 No write may be open at that moment: SQLite's memory in the child would believe for ever that it still is.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from contextlib import suppress
@@ -23,6 +26,9 @@ class Opened(Protocol):
 
     def start_as_child(self) -> None:
         """Forget what belongs to the parent, without closing it."""
+
+    def close_for_good(self) -> None:
+        """Close at the end of the process."""
 
 
 class _Held(threading.local):
@@ -61,6 +67,12 @@ def _start_as_child() -> None:
     _held.writers.clear()
     for opened in list(watched):
         opened.start_as_child()
+
+
+@atexit.register
+def _close_for_good() -> None:
+    for opened in list(watched):
+        opened.close_for_good()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing

@@ -17,6 +17,8 @@ Step: TypeAlias = "Callable[[sqlite_utils.Database], None]"
 
 PREFIX = "postroom_"
 """Begins the name of every table of the kit: a table of your own never meets one of them."""
+BACKUP_AT = "backup_at"
+"""Where a copy says that it is one, and of when, until it is opened as the database."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger("postroom.database")
@@ -28,6 +30,8 @@ class Migrations:
     def __init__(self, name: str) -> None:
         self.name = name
         self.steps: list[Step] = []
+        self.when_restored: list[Callable[[sqlite3.Connection, str], None]] = []
+        """Called in the first transaction of a restored backup, with the moment it was made."""
 
     def __call__(self) -> Callable[[Step], Step]:
         """Return the decorator that makes a function the last step."""
@@ -53,10 +57,17 @@ class Migrations:
         """Look into the table in which sqlite-utils keeps what it has applied."""
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_sqlite_migrations'").fetchone():
             return False
-        applied = connection.execute(
-            "SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (self.name,)
-        )
-        return self._names() <= {name for (name,) in applied}
+        return self._names() <= self._applied(connection)
+
+    def unknown(self, connection: sqlite3.Connection) -> set[str]:
+        """Name the steps that were applied to a file and are not known here: newer code has made them."""
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = '_sqlite_migrations'").fetchone():
+            return set()
+        return self._applied(connection) - self._names()
+
+    def _applied(self, connection: sqlite3.Connection) -> set[str]:
+        sql = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
+        return {name for (name,) in connection.execute(sql, (self.name,))}
 
     def _names(self) -> set[str]:
         return {step.__name__ for step in self.steps}
@@ -107,10 +118,10 @@ def configure(connection: sqlite3.Connection, synchronous: str, wait_s: float) -
 
 def prepare(
     connection: sqlite3.Connection, path: Path, environment: str, sets_of_migrations: Sequence[Migrations]
-) -> None:
-    """Bring the tables up to date, inside the caller's transaction.
+) -> bool:
+    """Bring the tables up to date, inside the caller's transaction; return whether this is a restored backup.
 
-    Raises: DatabaseUnusableError when the file belongs to another environment.
+    Raises: DatabaseUnusableError when the file belongs to another environment, or to newer code.
     """
     about = "SELECT 1 FROM sqlite_schema WHERE name = ? AND sql LIKE '%(key TEXT PRIMARY KEY, value TEXT NOT NULL)'"
     if (
@@ -122,12 +133,7 @@ def prepare(
         "CREATE TABLE IF NOT EXISTS postroom_about (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
     )
     connection.execute("INSERT OR IGNORE INTO postroom_about VALUES ('environment', ?)", (environment,))
-    found = connection.execute("SELECT value FROM postroom_about WHERE key = 'environment'").fetchone()[0]
-    if found != environment:
-        raise DatabaseUnusableError(
-            f"{path} belongs to the {found} environment, this is {environment}: its jobs and mails must not run "
-            "in the wrong one. Set DATA_DIR to another folder."
-        )
+    check_fits(connection, path, environment, sets_of_migrations)
     pending = [migrations for migrations in sets_of_migrations if not migrations.are_applied(connection)]
     if pending:
         from sqlite_utils import Database as Tables
@@ -135,3 +141,34 @@ def prepare(
         tables = Tables(connection)
         for migrations in pending:
             migrations.of_sqlite_utils().apply(tables)
+    take_back = "DELETE FROM postroom_about WHERE key = ? RETURNING value"
+    copies = connection.execute(take_back, (BACKUP_AT,)).fetchall()
+    for (made_at,) in copies:
+        log.warning("%s is a backup of %s that was restored", path, made_at)
+        for migrations in sets_of_migrations:
+            for hold in migrations.when_restored:
+                hold(connection, made_at)
+    return bool(copies)
+
+
+def check_fits(
+    connection: sqlite3.Connection, path: Path, environment: str, sets_of_migrations: Sequence[Migrations]
+) -> None:
+    """See whether a file belongs to this environment, and to code that is no newer than this.
+
+    Raises: DatabaseUnusableError.
+    """
+    about = "SELECT 1 FROM sqlite_schema WHERE name = 'postroom_about'"
+    sql = "SELECT value FROM postroom_about WHERE key = 'environment'"
+    row = connection.execute(sql).fetchone() if connection.execute(about).fetchone() else None
+    if row is not None and row[0] != environment:
+        raise DatabaseUnusableError(
+            f"{path} belongs to the {row[0]} environment, this is {environment}: its jobs and mails must not run "
+            "in the wrong one. Set DATA_DIR to another folder."
+        )
+    for migrations in sets_of_migrations:
+        if newer := migrations.unknown(connection):
+            raise DatabaseUnusableError(
+                f"{path} was changed by newer code ({migrations.name}: {', '.join(sorted(newer))}), and this code "
+                "cannot know what its tables mean now. Start the newer code, or restore a backup from before it."
+            )

@@ -107,6 +107,12 @@ class DatabaseUnusableError(PostroomError):
     status = 503
 
 
+class DatabaseUnwritableError(DatabaseUnusableError):
+    """Nothing can be kept for now: the disk is full or read-only, or the file is gone; its words name no folder."""
+
+    code = "database_unwritable"
+
+
 class QueueFullError(PostroomError):
     """As many jobs are pending as MAX_PENDING_JOBS allows."""
 
@@ -136,6 +142,6 @@ class NoResultError(PostroomError):
 
 
 class DeadlockError(PostroomError):
-    """Waiting there for a job's result would wait for ever."""
+    """Waiting there, for a job's result or for the writer, would wait for ever."""
 
     code = "deadlock"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Writer:
         self.wait_s = wait_s
         self._pid = os.getpid()
         self.commits = 0
+        self.check: Callable[[], None] = lambda: None
+        """Called before each transaction; what it raises refuses it."""
         self.line = Line(wait_s)
         # Writers of several processes take turns through this file: SQLite 3.7.0 to 3.51.2 can corrupt a WAL
         # when two connections write or checkpoint at the same moment. Source: sqlite.org/wal.html#walresetbug
@@ -76,19 +78,23 @@ class Writer:
         finally:
             self.pass_turn()
 
-    def checkpoint(self) -> None:
-        """Move the WAL's content into the file and empty it, as far as readers allow."""
-        deadline = time.monotonic() + self.wait_s
-        self.take_turn()
+    def checkpoint(self, mode: str = "TRUNCATE", wait_s: float | None = None) -> int:
+        """Move the WAL's content into the file and empty it, as far as readers allow.
+
+        Returns: how many pages must stay in the WAL, since somebody still reads what was before them.
+        """
+        deadline = time.monotonic() + (self.wait_s if wait_s is None else wait_s)
+        self.take_turn(wait_s)
         try:
             with self._file_turn(deadline):
-                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                _, pages, moved = self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                return max(0, int(pages) - int(moved))
         finally:
             self.pass_turn()
 
-    def close(self) -> None:
+    def close(self, wait_s: float | None = None) -> None:
         """Close the connection, in turn."""
-        self.take_turn()
+        self.take_turn(wait_s)
         try:
             # Needs no turn among the processes: SQLite checkpoints here only when nobody else has the file open.
             self.connection.close()
@@ -102,12 +108,12 @@ class Writer:
 
     # The line within this process
 
-    def take_turn(self) -> None:
+    def take_turn(self, wait_s: float | None = None) -> None:
         """Wait for this process's turn, without opening anything.
 
         Raises: DatabaseBusyError.
         """
-        self.line.wait(Ticket())
+        self.line.wait(Ticket(), wait_s)
 
     def pass_turn(self) -> None:
         """Give the turn to the next in line."""
@@ -132,13 +138,12 @@ class Writer:
 
     def _run_group(self, group: list[Ticket], deadline: float) -> None:
         first = group[0]
-        assert first.work is not None
         # Whether a group must reach the disk SQLite lets one choose before BEGIN only.
         durable = first.durable or self.line.has_durable()
         self._set_durable(durable)
         self._begin(deadline)
         try:
-            first.result = first.work(self.connection)
+            first.result = first.run(self.connection)
             while len(group) < MAX_GROUP and (ticket := self.line.next_small(durable)) is not None:
                 group.append(ticket)
                 self._run_in_savepoint(ticket)
@@ -158,13 +163,12 @@ class Writer:
                 self._run_alone(ticket, deadline)
 
     def _run_in_savepoint(self, ticket: Ticket) -> None:
-        assert ticket.work is not None
         if not self.connection.in_transaction:
             raise sqlite3.OperationalError("the transaction was rolled back")
         ticket.error = None
         self.connection.execute("SAVEPOINT small")
         try:
-            ticket.result = ticket.work(self.connection)
+            ticket.result = ticket.run(self.connection)
         except BaseException as error:
             # Ctrl-C is the leader's, whose thread this is; every other error is the ticket's own.
             if isinstance(error, KeyboardInterrupt) or not self.connection.in_transaction:
@@ -174,12 +178,11 @@ class Writer:
         self.connection.execute("RELEASE small")
 
     def _run_alone(self, ticket: Ticket, deadline: float) -> None:
-        assert ticket.work is not None
         ticket.error = None
         try:
             self._set_durable(ticket.durable)
             self._begin(deadline)
-            ticket.result = ticket.work(self.connection)
+            ticket.result = ticket.run(self.connection)
             self._commit()
         except BaseException as error:
             self._roll_back()
@@ -201,6 +204,7 @@ class Writer:
                 unlock_descriptor(self._turn_fd)
 
     def _begin(self, deadline: float) -> None:
+        self.check()
         while True:
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -208,7 +212,7 @@ class Writer:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
-            self._pause(deadline, "another program")
+            self._pause(deadline, "another program (or a connection of a task's own)")
 
     def _pause(self, deadline: float, who: str) -> None:
         if time.monotonic() >= deadline:

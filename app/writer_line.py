@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
 from typing import Any
 
 from app.errors import DatabaseBusyError
@@ -16,7 +17,7 @@ Work = Callable[[sqlite3.Connection], Any]
 class Ticket:
     """One place in the line: a small piece of work, or (work is None) a whole transaction's turn."""
 
-    __slots__ = ("_is_called", "_place", "done", "durable", "error", "result", "work")
+    __slots__ = ("_context", "_is_called", "_place", "done", "durable", "error", "result", "work")
 
     def __init__(self, work: Work | None = None, durable: bool = True) -> None:
         self.work = work
@@ -25,11 +26,18 @@ class Ticket:
         self.result: Any = None
         self.error: BaseException | None = None
         self._is_called = False
+        self._context: Context | None = None
+
+    def run(self, connection: sqlite3.Connection) -> Any:
+        """Do the work, on whatever thread, as the one that brought it would: in its request, say."""
+        assert self.work is not None
+        return self.work(connection) if self._context is None else self._context.run(self.work, connection)
 
     def take_place(self) -> None:
         """Get ready to wait."""
         self._place = threading.Lock()  # a fifth of what a threading.Event costs
         self._place.acquire()
+        self._context = copy_context()
 
     def wait(self, seconds: float = -1) -> bool:
         """Return True once it is called, False when the time is up; it may be asked again, after Ctrl-C say."""
@@ -53,11 +61,12 @@ class Line:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, ticket: Ticket) -> None:
+    def wait(self, ticket: Ticket, wait_s: float | None = None) -> None:
         """Return when `ticket` is done, or when its thread has the turn.
 
         Raises: DatabaseBusyError.
         """
+        wait_s = self._wait_s if wait_s is None else wait_s
         with self._mutex:
             if not self.is_taken:
                 self.is_taken = True
@@ -65,7 +74,7 @@ class Line:
             ticket.take_place()
             self._waiting.append(ticket)
         try:
-            if ticket.wait(self._wait_s) or not self._leave(ticket):
+            if ticket.wait(wait_s) or not self._leave(ticket):
                 ticket.wait()  # at the latest, a leader took it up at the last moment and will finish it
                 return
         except BaseException:  # Ctrl-C: the turn must not go to one who has left
@@ -75,7 +84,7 @@ class Line:
                     self.pass_on()
             raise
         raise DatabaseBusyError(
-            f"the database's writer was busy for {self._wait_s:g} s; the log names a transaction that takes long, "
+            f"the database's writer was busy for {wait_s:g} s; the log names a transaction that takes long, "
             "or another program holds the file"
         )
 

@@ -54,7 +54,7 @@ def ask_to_confirm(email: str, genre: str) -> Subscription:
 
 
 def _send(subscription: Subscription, asked: list[Subscription]) -> None:
-    asked_at = asked[0].asked_at if asked else datetime.now(UTC)
+    asked_at = asked[0].asked_at if asked else clock.utc()
     settings = current_app.extensions["settings"]
     ttl_s = settings.confirm_ttl_s
     try:

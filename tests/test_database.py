@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.database import Database
-from app.errors import DatabaseBusyError, DatabaseUnusableError
+from app.errors import DatabaseBusyError, DatabaseUnusableError, DeadlockError
 from tests.engine_rig import Threads, numbers, put
 
 
@@ -245,3 +246,61 @@ def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_done(database: Data
     database.writer.connection.execute("PRAGMA max_page_count = 1000000")
     database.write(lambda connection: connection.execute(*fill))
     assert len(database.read("SELECT * FROM letters")) == 1
+
+
+# Coroutines of one thread
+
+
+def test_of_two_coroutines_each_has_a_transaction_of_its_own_or_is_refused(database: Database) -> None:
+    heard: list[str] = []
+
+    async def one(number: int, entered: asyncio.Event, go_on: asyncio.Event) -> None:
+        with database.transaction():
+            put(database, number)
+            entered.set()
+            await go_on.wait()
+            raise ValueError("undo me")
+
+    async def other(number: int, entered: asyncio.Event, go_on: asyncio.Event) -> None:
+        await entered.wait()
+        heard.append(f"sees {numbers(database)}, in a transaction: {database.in_transaction}")
+        for write in (lambda: put(database, number), lambda: database.transaction().__enter__()):
+            with pytest.raises(DeadlockError, match="another coroutine"):
+                write()
+        go_on.set()
+
+    async def both() -> None:
+        entered, go_on = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(one(1, entered, go_on), other(2, entered, go_on), return_exceptions=True)
+        put(database, 3)
+
+    asyncio.run(both())
+    assert heard == ["sees [], in a transaction: False"]
+    assert numbers(database) == [3]
+
+
+def test_a_coroutine_joins_its_own_transaction_and_that_of_the_code_that_runs_it(database: Database) -> None:
+    async def one(number: int) -> None:
+        with database.transaction():
+            put(database, number)
+            with database.transaction():
+                put(database, number + 1)
+
+    with database.transaction():
+        asyncio.run(one(1))
+    asyncio.run(one(3))
+    assert numbers(database) == [1, 2, 3, 4]
+
+
+def test_two_coroutines_inside_one_transaction_do_not_share_a_savepoint(database: Database) -> None:
+    async def one(number: int, seconds: float) -> None:
+        with database.transaction():
+            put(database, number)
+            await asyncio.sleep(seconds)
+
+    async def both() -> list[BaseException | None]:
+        return await asyncio.gather(one(1, 0.01), one(2, 0), return_exceptions=True)
+
+    with database.transaction():
+        kept, refused = asyncio.run(both())
+    assert (kept, type(refused), numbers(database)) == (None, DeadlockError, [1])

@@ -14,7 +14,7 @@ import pytest
 from sqlite_utils import Database as Tables
 
 from app.database import QUIET_WAL_BYTES, Database
-from app.database_damage import set_aside_if_damaged
+from app.database_damage import see_to_damage
 from app.database_setup import Migrations
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tests.engine_rig import Threads, numbers, put, until
@@ -107,7 +107,7 @@ def test_a_garbage_file_is_set_aside_untouched_and_said_to_be(
 def test_a_second_damage_in_the_same_second_does_not_overwrite_the_first(tmp_path: Path) -> None:
     for content in (b"x" * 4096, b"y" * 4096, b"z" * 4096):
         (tmp_path / "a.db").write_bytes(content)
-        set_aside_if_damaged(tmp_path / "a.db", tmp_path / "a.db.turn", 0.2)
+        see_to_damage(tmp_path / "a.db", 0.2, "development")
         assert not (tmp_path / "a.db").exists()
     assert {path.read_bytes()[:1] for path in tmp_path.glob("*.damaged-*")} == {b"x", b"y", b"z"}
 
@@ -230,7 +230,7 @@ def held_by_another_process(database: Database, what: str) -> Iterator[subproces
 
 @pytest.mark.parametrize(
     ("what", "who"),
-    [("turn", "another process of this kit"), ("lock", "another program")],
+    [("turn", "another process of this kit"), ("lock", "another program .*")],
     ids=["turn", "lock"],
 )
 def test_a_writer_waits_for_another_process_then_gives_up(database: Database, what: str, who: str) -> None:

@@ -27,6 +27,7 @@ FLOORS = (
         "app.watch",
         "app.banner",
         "app.sources",
+        "app.private_files",
     ),
     ("app.writer_line",),
     ("app.writer",),

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,28 @@ def test_the_connection_is_on_full_only_when_a_write_of_the_group_asks_for_it(tm
         queue_up(database, threads, lambda: database.write(look, durable=False), lambda: database.write(look))
     assert seen == [1, 2, 2, 2]
     database.close()
+
+
+def test_work_runs_in_the_context_of_who_brought_it(database: Database) -> None:
+    visitor: ContextVar[str] = ContextVar("visitor")
+    seen: list[str] = []
+
+    def visit(who: str) -> None:
+        visitor.set(who)
+        database.write(lambda _connection: seen.append(visitor.get()))
+
+    with Threads() as threads, held(database, threads):
+        queue_up(database, threads, *(lambda who=who: visit(who) for who in ("ann", "bob", "cyd")))
+    assert (seen, threads.errors) == (["ann", "bob", "cyd"], [])
+
+
+def test_work_that_runs_again_alone_runs_in_its_own_context_too(database: Database) -> None:
+    visitor: ContextVar[int] = ContextVar("visitor")
+
+    def visit(number: int) -> None:
+        visitor.set(number)
+        database.write(lambda c: c.execute("INSERT INTO numbers VALUES (?)", (visitor.get(),)))
+
+    with Threads() as threads, held(database, threads):
+        queue_up(database, threads, *(lambda n=n: visit(n) for n in (1, CULPRIT, 3)))
+    assert (numbers(database), len(threads.errors)) == ([1, 3], 1)

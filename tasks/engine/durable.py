@@ -13,6 +13,7 @@ from huey.api import chord, group
 
 from app.clock import clock
 from app.database import Database
+from app.database_transaction import current_task
 from app.settings import Settings
 from tasks.engine import announcing, arrivals, claims, jobs, queries, results
 from tasks.engine.batches import call_with, item_of
@@ -145,16 +146,16 @@ class DurableHuey(OperatedHuey):
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
+        outcome = self._notes()
         if outcome is not None:
             outcome.follow_ups.append(new_job)
             outcome.announced.append(task)
         else:
             announcing.arrival(self, task)
-            # A transaction opened since the gathering began takes its jobs with it, or loses them with it.
-            if here.gathered is None or self.database.in_transaction != here.gathers_in_transaction:
+            if (gathered := self._gathered()) is None:
                 self._insert([new_job])
             else:
-                here.gathered.append(new_job)
+                gathered.append(new_job)
         return self._results_of(task)
 
     def _results_of(self, task: Any) -> Any:
@@ -171,13 +172,24 @@ class DurableHuey(OperatedHuey):
             yield
             return
         gathered: list[arrivals.NewJob] = []
-        self._here.gathered, self._here.gathers_in_transaction = gathered, self.database.in_transaction
+        self._here.gathered, self._here.gatherer = gathered, current_task()
+        self._here.gathers_in_transaction = self.database.in_transaction
         try:
             yield
         finally:
             self._here.gathered = None
         if gathered:
             self._insert(gathered)
+
+    def _gathered(self) -> list[arrivals.NewJob] | None:
+        """Return what is gathered here and now.
+
+        A transaction opened since the gathering began takes its jobs with it, or loses them with it; and another
+        coroutine's are not this one's.
+        """
+        here = self._here
+        is_same = here.gathers_in_transaction == self.database.in_transaction
+        return here.gathered if is_same and here.gatherer in (None, current_task()) else None
 
     def _enqueue_immediately(self, task: Any) -> Any:
         # Through encode and decode, so that a test sees what the queue would refuse.

@@ -19,3 +19,4 @@ class Here(threading.local):
     batch: Batch | None = None
     gathered: list[NewJob] | None = None
     gathers_in_transaction = False
+    gatherer: object | None = None
