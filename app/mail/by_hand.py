@@ -10,8 +10,8 @@ from typing import Any
 from app.database import database
 from app.errors import ConflictError, NotFoundError
 from app.mail import suppressions
-from app.mail.ledger import STATES, as_new, move
-from app.mail.ledger_tables import NOW
+from app.mail.ledger import STATES, move
+from app.mail.ledger_tables import NOW, as_new
 from app.mail.replies import Reply
 
 SHOWN = (

@@ -27,8 +27,9 @@ from typing import Literal
 from app.clock import clock
 from app.database import database
 from app.mail.attachments import Attached
-from app.mail.ledger_tables import NOW
+from app.mail.ledger_tables import NOW, as_new
 from app.mail.ledger_tables import migrations as migrations
+from app.mail.ledger_tables import utc_text as utc_text
 from app.mail.message import Message
 from app.mail.replies import Reply
 
@@ -38,19 +39,6 @@ Policy = Literal["retry", "hold"]
 Requeued = Literal["later", "lane", "unknown"]
 
 STATES = ("queued", "sending", "sent", "failed", "unknown", "suppressed", "cancelled")
-
-
-def utc_text(moment: datetime) -> str:
-    """Write a moment as the tables do."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def as_new() -> str:
-    """Write what is set when a mail gets another round of tries."""
-    return (
-        "state = 'queued', sending_at = NULL, sent_at = NULL, maybe_sent_at = NULL, tries = 0,"
-        f" expires_at = '{utc_text(clock.utc() + timedelta(days=4))}'"
-    )
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from app.clock import clock
 from app.database_setup import Migrations, adopt
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Tables
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+
+def utc_text(moment: datetime) -> str:
+    """Write a moment as the tables do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def as_new() -> str:
+    """Write what is set when a mail gets another round of tries."""
+    return (
+        "state = 'queued', sending_at = NULL, sent_at = NULL, maybe_sent_at = NULL, tries = 0,"
+        f" expires_at = '{utc_text(clock.utc() + timedelta(days=4))}'"
+    )
+
 
 migrations = Migrations("postroom_mail")
 

@@ -140,7 +140,7 @@ class DurableHuey(OperatedHuey):
         if isinstance(task, group | chord):
             with self.bulk():
                 return results.named(super().enqueue(task))
-        here, outcome = self._here, self._notes()
+        outcome = self._notes()
         if outcome is None:  # else it came with the job that it follows, and was checked with it
             check_call(task)
         if self._immediate:
