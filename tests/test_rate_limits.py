@@ -16,7 +16,7 @@ from flask import Flask
 
 from app import create_app
 from app.database import database
-from app.pages import rate_counts
+from app.pages import rate_counts, rate_limits
 from app.pages.rate_counts import CountsInMemory
 from app.pages.rate_limits import limiter
 from app.settings import Settings
@@ -180,6 +180,26 @@ def test_a_client_is_its_network_address_as_the_nearest_proxy_of_ours_tells_it(
         for n in range(40)
     )
     assert answers[201] == got_through
+
+
+@pytest.mark.parametrize(
+    ("hops", "ip", "forwarded", "said"),
+    [(0, "10.0.0.1", True, 1), (0, "10.0.0.1", False, 0), (0, "8.8.8.8", True, 0), (1, "10.0.0.1", True, 0)],
+)
+def test_a_proxy_that_nobody_told_us_of_is_named_once(
+    site: Callable[..., Browser],
+    caplog: pytest.LogCaptureFixture,
+    hops: int,
+    ip: str,
+    forwarded: bool,
+    said: int,
+) -> None:
+    rate_limits._say_that_a_proxy_is_not_told.cache_clear()
+    client = site(behind_proxy=hops)
+    headers = {"X-Forwarded-For": "198.51.100.7"} if forwarded else {}
+    for number in range(3):
+        subscribe(client, f"a{number}@example.com", ip, **headers)
+    assert caplog.text.count("BEHIND_PROXY is 0") == said
 
 
 # Guessing the token

@@ -7,10 +7,11 @@ themselves. RATELIMIT_ENABLED=0 switches all of it off. The operator is not limi
 from __future__ import annotations
 
 import ipaddress
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 from flask import Flask, current_app, request
@@ -35,10 +36,22 @@ def client() -> str:
     address = ip_address(request.remote_addr or "")
     if address is None:
         return "unknown"
+    if address.is_private and "X-Forwarded-For" in request.headers:
+        _say_that_a_proxy_is_not_told(current_app.extensions["settings"].behind_proxy)
     if isinstance(address, ipaddress.IPv6Address):
         # Whoever has one address of IPv6 has 2**64 of them.
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+@cache
+def _say_that_a_proxy_is_not_told(proxies: int) -> None:
+    """Say once what would otherwise show by a stranger's wrong guesses that lock everybody out."""
+    if not proxies:
+        log.warning(
+            "It looks as if a proxy stood before the site (it sends X-Forwarded-For), but BEHIND_PROXY is 0: all "
+            "visitors count as one client. Set BEHIND_PROXY to the number of proxies."
+        )
 
 
 def address_to_subscribe() -> str:
@@ -48,6 +61,7 @@ def address_to_subscribe() -> str:
     return "address " + mailbox(str(email or "").strip()[:254])
 
 
+log = logging.getLogger("postroom.pages")
 limiter = Limiter(client, storage_uri=f"{CountsInMemory.STORAGE_SCHEME[0]}://", strategy="fixed-window")
 _guessing = threading.Lock()  # of guesses that come at once none slips past the bound
 limiter.logger.setLevel("WARNING")  # it would write a line, with the mail address, for each refusal
