@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from app.mail.resend import (
     MAX_ANSWER_BYTES,
     MAX_WORDS,
     QUOTA_PAUSE_S,
+    VERDICTS,
     ResendTransport,
     retry_after_s,
 )
@@ -48,24 +50,58 @@ def app(tmp_path: Path, server: ResendServer) -> Iterator[Flask]:
 
 # What becomes of the row, answer by answer
 
+SITES = [
+    (401, "missing_api_key", "Missing API key in the authorization header."),
+    (401, "restricted_api_key", "This API key is restricted to only send emails."),
+    (403, "invalid_api_key", "API key is invalid."),
+    (400, "validation_error", "API key is invalid"),
+    (403, "validation_error", "The books.example domain is not verified."),
+    (403, "invalid_from_address", "The from address is not valid."),
+    (422, "invalid_from_address", "The address is not valid."),
+    (422, "validation_error", "Invalid `from` field. The email address needs to follow a format."),
+    (404, "not_found", "The requested endpoint does not exist."),
+    (405, "method_not_allowed", "Method is not allowed for the requested path."),
+    (429, "rate_limit_exceeded", "Too many requests."),
+]
+MAILS = [
+    (
+        403,
+        "validation_error",
+        "You can only send testing emails to your own email address (me@b.example).",
+    ),
+    (403, "invalid_to_address", "You can only send testing emails to your own email address."),
+    (422, "validation_error", "Invalid `to` field. The email address needs to follow a format."),
+    (422, "missing_required_field", "Missing `subject` field."),
+    (422, "invalid_attachment", "Attachment must have either a `content` or `path`."),
+    (400, "validation_error", "We found an error with one or more fields in the request."),
+    (400, "invalid_idempotency_key", "The key must be between 1-256 chars."),
+    (413, "payload_too_large", "The request is too large."),
+    (409, "invalid_idempotent_request", "Same key used with a different payload."),
+]
+PASSING = [
+    refusal(409, "concurrent_idempotent_requests", "Same key used while the original is in progress."),
+    refusal(451, "security_error", "We may have found a security issue with the request."),
+    refusal(408, "timeout", "too slow"),
+    refusal(418, "teapot", "short and stout"),
+    Answer(403, b"<html>blocked by the firewall</html>"),
+    Answer(422, b"\xff\x00 not JSON"),
+    Answer(400, b'["a list"]'),
+    Answer(413, b""),
+]
+
+
+@pytest.mark.parametrize("row", range(len(VERDICTS)), ids=[pattern for pattern, _ in VERDICTS])
+def test_each_row_of_the_table_decides_some_case(row: int) -> None:
+    lines = [f"{status} {name} {message}".lower() for status, name, message in (*SITES, *MAILS)]
+    lines += [f"{answer.status} - " for answer in PASSING] + ["302 - moved"]
+    fits = [
+        next(n for n, (pattern, _) in enumerate(VERDICTS) if re.fullmatch(pattern, line)) for line in lines
+    ]
+    assert row in fits
+
 
 @pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    ("status", "name", "message"),
-    [
-        (401, "missing_api_key", "Missing API key in the authorization header."),
-        (401, "restricted_api_key", "This API key is restricted to only send emails."),
-        (403, "invalid_api_key", "API key is invalid."),
-        (400, "validation_error", "API key is invalid"),
-        (403, "validation_error", "The books.example domain is not verified."),
-        (403, "invalid_from_address", "The from address is not valid."),
-        (422, "invalid_from_address", "The address is not valid."),
-        (422, "validation_error", "Invalid `from` field. The email address needs to follow a format."),
-        (404, "not_found", "The requested endpoint does not exist."),
-        (405, "method_not_allowed", "Method is not allowed for the requested path."),
-        (429, "rate_limit_exceeded", "Too many requests."),
-    ],
-)
+@pytest.mark.parametrize(("status", "name", "message"), SITES)
 def test_fault_of_the_site_pauses_the_lane_and_burns_no_try(
     server: ResendServer, status: int, name: str, message: str
 ) -> None:
@@ -79,24 +115,15 @@ def test_fault_of_the_site_pauses_the_lane_and_burns_no_try(
 
 
 @pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    ("status", "name", "message"),
-    [
-        (
-            403,
-            "validation_error",
-            "You can only send testing emails to your own email address (me@b.example).",
-        ),
-        (403, "invalid_to_address", "You can only send testing emails to your own email address."),
-        (422, "validation_error", "Invalid `to` field. The email address needs to follow a format."),
-        (422, "missing_required_field", "Missing `subject` field."),
-        (422, "invalid_attachment", "Attachment must have either a `content` or `path`."),
-        (400, "validation_error", "We found an error with one or more fields in the request."),
-        (400, "invalid_idempotency_key", "The key must be between 1-256 chars."),
-        (413, "payload_too_large", "The request is too large."),
-        (409, "invalid_idempotent_request", "Same key used with a different payload."),
-    ],
-)
+def test_a_mail_refused_for_the_sender_lets_another_try_first(server: ResendServer) -> None:
+    server.answer(refusal(403, "validation_error", "The books.example domain is not verified."))
+    with pytest.raises(LaneClosedError) as closed:
+        deliver(add(), JOB)
+    assert closed.value.behind_s > closed.value.pause_s > 0
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(("status", "name", "message"), MAILS)
 def test_fault_of_the_mail_fails_it(server: ResendServer, status: int, name: str, message: str) -> None:
     server.answer(refusal(status, name, message))
     email_id = add()
@@ -107,19 +134,7 @@ def test_fault_of_the_mail_fails_it(server: ResendServer, status: int, name: str
 
 
 @pytest.mark.usefixtures("app")
-@pytest.mark.parametrize(
-    "answer",
-    [
-        refusal(409, "concurrent_idempotent_requests", "Same key used while the original is in progress."),
-        refusal(451, "security_error", "We may have found a security issue with the request."),
-        refusal(408, "timeout", "too slow"),
-        refusal(418, "teapot", "short and stout"),
-        Answer(403, b"<html>blocked by the firewall</html>"),
-        Answer(422, b"\xff\x00 not JSON"),
-        Answer(400, b'["a list"]'),
-        Answer(413, b""),
-    ],
-)
+@pytest.mark.parametrize("answer", PASSING)
 def test_what_may_pass_is_tried_later(server: ResendServer, answer: Answer) -> None:
     server.answer(answer)
     email_id = add()
