@@ -142,15 +142,13 @@ def _look_back(email: Email, way: Transport) -> None:
 
 def _settle(email: Email, error: MailError, way: Transport, settings: Settings) -> NoReturn:
     """Write down what became of a try; raise what follows from it."""
-    verdict = error.verdict
+    verdict, wronged = error.verdict, list[int]()
     if isinstance(error, NotSentError) and verdict in refusals.FOR_GOOD:
         with database.transaction():
             verdict, wronged = refusals.weigh(way.name, email, error)
-            if verdict is not Verdict.LANE:
-                ended = _end(email, error, verdict)
-        if verdict is Verdict.LANE:
-            _close_lane(email, error, way, settings, wronged)
-        raise ended
+            ended = _end(email, error, verdict) if verdict in refusals.FOR_GOOD else None
+        if ended is not None:
+            raise ended
     if verdict is Verdict.UNKNOWN:
         if email.state == "queued":  # it was lost in this try, not in one before
             # One lost answer happens. The second in a row is the server's fault: no more mail is lost to it.
@@ -158,7 +156,7 @@ def _settle(email: Email, error: MailError, way: Transport, settings: Settings) 
         if _may_go_again(email, way, history.unknown_tries(email.id) + 1):
             verdict = Verdict.LATER
     if verdict is Verdict.LANE:
-        _close_lane(email, error, way, settings)
+        _close_lane(email, error, way, settings, wronged)
     if verdict is Verdict.LATER:
         delay_s = _delay_s(email, error, settings)
         if email.tries + 1 < MAX_TRIES and not _expires_within(email, delay_s):
@@ -185,7 +183,7 @@ def _end(email: Email, error: MailError, verdict: Verdict) -> MailError:
 
 
 def _close_lane(
-    email: Email, error: MailError, way: Transport, settings: Settings, wronged: Sequence[int] = ()
+    email: Email, error: MailError, way: Transport, settings: Settings, wronged: Sequence[int]
 ) -> NoReturn:
     """Let all mail wait, this one behind the others where it may be to blame; raise LaneClosedError."""
     ledger.requeue(email.id, error.reply, email.began_at, "lane")

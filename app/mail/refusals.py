@@ -38,11 +38,12 @@ def weigh(lane: str, email: Email, error: NotSentError) -> tuple[Verdict, list[i
     words = _sameness(reply, email.to_address)
 
     def note(connection: sqlite3.Connection) -> tuple[Verdict, list[int]]:
-        sql = "DELETE FROM postroom_mail_refusals WHERE email_id = ? RETURNING outlived"
+        sql = "SELECT outlived FROM postroom_mail_refusals WHERE email_id = ?"
         before = connection.execute(sql, (email.id,)).fetchone()
         if before is not None and before["outlived"]:  # others got a yes, and this one again a no
-            return (Verdict.FAILED if verdict is Verdict.SENDER else verdict), []
-        sql = "INSERT INTO postroom_mail_refusals (email_id, lane, address, words) VALUES (?, ?, ?, ?)"
+            # A relay may take mail for its own domain from anybody: who was refused for the sender's sake waits.
+            return (Verdict.LATER if verdict is Verdict.SENDER else verdict), []
+        sql = "INSERT OR REPLACE INTO postroom_mail_refusals (email_id, lane, address, words) VALUES (?, ?, ?, ?)"
         connection.execute(sql, (email.id, lane, email.to_address.lower(), words))
         rows = connection.execute(ALIKE, (lane, words)).fetchall()
         if len({row["address"] for row in rows}) >= MOST_ALIKE:
