@@ -31,6 +31,8 @@ def test_mails_that_fail_together_are_one_fault() -> None:
 
 def test_a_pause_made_by_a_clock_that_was_ahead_does_not_hold() -> None:
     assert lanes.note_fault("smtp", FAULT, DELAYS_S, NOW + 3 * 86400) == 5
+    lane = lanes.find("smtp")
+    assert [lane.left_s(NOW + 3 * 86400), lane.left_s(NOW)] == [5, 0]
     assert lanes.note_fault("smtp", FAULT, DELAYS_S, NOW) == 30
 
 

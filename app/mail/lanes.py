@@ -22,12 +22,17 @@ MAX_PAUSE_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane as it stands; `paused_until` in unix seconds."""
+    """A lane as it stands; `paused_at` and `paused_until` in unix seconds."""
 
     name: str
     faults: int
     paused_until: float
     reason: str
+    paused_at: float = 0.0
+
+    def left_s(self, now: float) -> float:
+        """Return for how long mail waits still; a pause from the future was made by a wrong clock, and is over."""
+        return max(0.0, self.paused_until - now) if self.paused_at <= now else 0.0
 
 
 def find(name: str) -> Lane:
@@ -42,7 +47,7 @@ def find_all() -> list[Lane]:
 
 
 def _lane(row: sqlite3.Row) -> Lane:
-    return Lane(row["name"], row["faults"], row["paused_until"], row["reason"])
+    return Lane(row["name"], row["faults"], row["paused_until"], row["reason"], row["paused_at"])
 
 
 def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | None = None) -> float:
@@ -56,9 +61,8 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
 
     def note(connection: sqlite3.Connection) -> float:
         row = _row(connection, name)
-        # A pause from the future was made by a clock that was wrong, and ends by that clock.
-        if row["paused_at"] <= moment < row["paused_until"]:
-            return float(row["paused_until"]) - moment
+        if left_s := _lane(row).left_s(moment):
+            return left_s
         delay_s = delays_s[min(row["faults"], len(delays_s) - 1)]
         if reply.retry_after_s is not None:
             delay_s = min(max(delay_s, reply.retry_after_s), MAX_PAUSE_S)
@@ -75,7 +79,8 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
 def note_success(name: str) -> None:
     """Forget the lane's faults: the next one starts with the shortest pause."""
     if find(name).faults:
-        sql = "UPDATE postroom_mail_lanes SET faults = 0, paused_until = 0, reason = '' WHERE name = ?"
+        change = "faults = 0, paused_at = 0, paused_until = 0, reason = ''"
+        sql = f"UPDATE postroom_mail_lanes SET {change} WHERE name = ?"
         database.write(lambda connection: connection.execute(sql, (name,)))
 
 

@@ -22,7 +22,7 @@ def _paused_lanes(now: float) -> list[str]:
         "The mail server cannot be used, so all mail waits; the next try is at "
         f"{datetime.fromtimestamp(lane.paused_until, UTC):%Y-%m-%dT%H:%M:%SZ}. The log says what ails it."
         for lane in lanes.find_all()
-        if lane.paused_until > now
+        if lane.left_s(now)
     ]
 
 

@@ -112,7 +112,7 @@ def all_lanes() -> list[dict[str, Any]]:
             "is_in_use": lane.name == here,
             "faults": lane.faults,
             "reason": lane.reason,
-            "paused_until": moment(lane.paused_until) if lane.paused_until > now else None,
+            "paused_until": moment(lane.paused_until) if lane.left_s(now) else None,
         }
         for lane in [lanes.find(here), *others]
     ]

@@ -98,7 +98,7 @@ def _of_last_hour(stats: dict[str, Any]) -> Iterator[Metric]:
 
 def _of_mail(counts: dict[str, int], lanes: Iterable[Lane], now: float) -> Iterator[Metric]:
     yield _by_label("postroom_emails", "Mails in the ledger", "state", counts)
-    left_s = {lane.name: max(0.0, lane.paused_until - now) for lane in lanes}
+    left_s = {lane.name: lane.left_s(now) for lane in lanes}
     yield _by_label("postroom_mail_lane_pause_seconds", "How much longer a mail lane pauses", "lane", left_s)
 
 
