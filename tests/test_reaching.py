@@ -11,6 +11,10 @@ from contextlib import ExitStack
 import pytest
 
 from app.mail import reaching
+from app.mail.replies import NotSentError
+from app.mail.smtp import Conversation
+from app.mail.smtp_exchange import Limits, Server
+from tests.smtp_sink import SmtpSink
 
 Names = Callable[..., None]
 Address = tuple[str, int]
@@ -44,6 +48,7 @@ def name(monkeypatch: pytest.MonkeyPatch) -> Names:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: list(places))
 
     monkeypatch.setattr(reaching, "_last_good", {})
+    monkeypatch.setattr(reaching, "_shunned", {})
     return lead
 
 
@@ -84,6 +89,17 @@ def test_an_address_where_no_encryption_comes_about_gets_no_more_than_its_turn(
     with pytest.raises(TimeoutError):
         reaching.reach("mail.test", 465, 0.4, ssl.create_default_context())
     assert 0.4 <= time.monotonic() - began < 10
+
+
+def test_an_address_that_takes_connections_and_says_nothing_is_tried_last(
+    name: Names, silent: Address, sink: SmtpSink
+) -> None:
+    name(silent, ("127.0.0.1", sink.port))
+    server, hasty = Server("mail.test", 25, "plain"), Limits(command_s=0.2)
+    with pytest.raises(NotSentError, match="timed out"):
+        Conversation(server, hasty).open()
+    with Conversation(server):
+        assert sink.connections == 1
 
 
 def test_a_refused_address_leaves_its_time_to_the_next(name: Names, silent: Address) -> None:

@@ -169,6 +169,9 @@ WORDED: list[tuple[str, int, str, str, Verdict]] = [
     ("dot", 554, "", "Daily message quota exceeded.", LANE),
     ("dot", 451, "", "You have exceeded your messaging limits", LANE),
     ("dot", 550, "", "You've reached your daily limit for message recipients", LANE),
+    ("dot", 454, "4.7.0", "Throttling failure: Maximum sending rate exceeded.", LANE),
+    ("rcpt", 450, "4.2.1", "Peak SMTP relay limit exceeded for customer.", LANE),
+    ("dot", 550, "5.7.1", "Sending limit reached", LANE),
     ("dot", 451, "", "Maximum credits exceeded", LANE),
     ("rcpt", 550, "5.4.6", "Unusual sending activity detected. Please try after sometime", LANE),
     (
@@ -180,6 +183,15 @@ WORDED: list[tuple[str, int, str, str, Verdict]] = [
     ),
     ("dot", 554, "", "Sending suspended for this account", SENDER),
     ("dot", 554, "", "Sending is paused for the configuration set", SENDER),
+    ("rcpt", 502, "5.7.0", "Your SMTP account is not yet activated", SENDER),
+    ("dot", 550, "", "While your account is pending approval, all recipients must share its domain.", SENDER),
+    (
+        "dot",
+        550,
+        "5.7.1",
+        "Domain sandbox1.mailgun.org is not allowed to send: activate your account.",
+        SENDER,
+    ),
     ("dot", 550, "", "The from address does not match a verified Sender Identity.", SENDER),
     ("rcpt", 550, "", "Unauthenticated senders not allowed", SENDER),
     ("dot", 550, "", "The 'From' address you supplied is not a Sender Signature on your account.", SENDER),
@@ -206,6 +218,9 @@ WORDED: list[tuple[str, int, str, str, Verdict]] = [
     ("rcpt", 450, "4.1.1", "Recipient address rejected: unverified address", LATER),
     ("rcpt", 450, "4.7.1", "Relay access denied", LATER),  # a relay that cannot look it up now
     ("rcpt", 550, "5.7.1", "Recipient address rejected: Access denied", FAILED),
+    ("rcpt", 550, "5.2.1", "The email account that you tried to reach is disabled", SUPPRESSED),
+    ("rcpt", 550, "5.7.1", "You are not allowed to send to this group", FAILED),
+    ("dot", 552, "5.3.4", "Message size limit exceeded", FAILED),
     ("dot", 550, "5.7.1", "This message was classified as spam", FAILED),
 ]
 ALL = [(*case[1:4], "", case[4]) for case in CASES] + WORDED

@@ -9,6 +9,8 @@ from typing import Any
 
 _last_good: dict[tuple[str, int], Any] = {}
 """The address of each server that took the last connection: it has the first turn."""
+_shunned: dict[tuple[str, int], Any] = {}
+"""The one that took a connection and then said nothing: it has the last turn."""
 
 
 def reach(host: str, port: int, limit_s: float, tls: ssl.SSLContext | None = None) -> socket.socket:
@@ -20,7 +22,8 @@ def reach(host: str, port: int, limit_s: float, tls: ssl.SSLContext | None = Non
     Raises: OSError, the last address's; UnicodeError for a name that is none.
     """
     places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    places.sort(key=lambda place: place[4] != _last_good.get((host, port)))
+    good, shunned = _last_good.get((host, port)), _shunned.get((host, port))
+    places.sort(key=lambda place: (place[4] == shunned, place[4] != good))
     deadline = time.monotonic() + limit_s
     fault = OSError("the name has no address")
     for left, (family, kind, protocol, _, address) in zip(range(len(places), 0, -1), places, strict=True):
@@ -33,6 +36,11 @@ def reach(host: str, port: int, limit_s: float, tls: ssl.SSLContext | None = Non
             _last_good[host, port] = address
             return found
     raise fault
+
+
+def shun(host: str, port: int) -> None:
+    """Begin with another address of a server, if it has one: the last one took the connection, but is no use."""
+    _shunned[host, port] = _last_good.pop((host, port), None)
 
 
 def _connect(

@@ -88,13 +88,15 @@ class UnknownOutcomeError(MailError):
 # Words of servers that leave it to their words whose fault it is, in small letters.
 # Source: docs.aws.amazon.com/ses SMTP response codes, learn.microsoft.com NDR codes, support.google.com/a/3726730,
 # sendgrid.com/docs sender-identity, postmarkapp.com/developer error 400, support.cpanel.net 360049231233,
-# postfix.org anvil and smtpd_recipient_restrictions, exim.org default ACLs, github.com/frappe/erpnext/issues/19057
+# postfix.org anvil and smtpd_recipient_restrictions, exim.org default ACLs, github.com: frappe/erpnext/issues/19057,
+# Monstarrrr/rebutify/issues/162, izmjs/izmjs/issues/26
 LIMITS = (
     r"too many (e?mails|messages|requests|recipients from)\b",  # Mailtrap, MailerSend, Postfix
     r"too much mail from",  # Postfix
     r"exceeded the max (emails|defers and failures) per",  # cPanel
-    r"(sending rate|message quota|relay limit|sending limit|messaging limits?) (was )?exceeded",  # SES, Google
-    r"(exceeded|reached) (your|its|the|their) ?(daily|hourly|monthly|messaging|sending)\b.*\b(limits?|quota)",
+    # SES, Google, Exchange, Brevo
+    r"(daily|hourly|monthly|peak|sending|relay)\b.{0,30}\b(rate|limit|quota)s?\b.{0,12}\b(exceeded|reached)",
+    r"(exceeded|reached)\b.{0,20}\b(daily|hourly|monthly|sending|messaging)\b.{0,30}\b(limit|quota)",
     r"maximum credits exceeded",  # SendGrid
     r"unusual sending activity",  # Zoho
 )
@@ -105,6 +107,8 @@ TOO_MANY_AT_ONCE = (
 IDENTITY = (
     r"email address is not verified",  # SES
     r"sending (is )?(paused|suspended|disabled)",  # SES
+    r"your (smtp )?account\b.{0,20}\b(suspended|disabled|blocked|not yet activated|pending approval)",  # Brevo
+    r"not allowed to send(?! to)",  # Mailgun
     r"verified sender identity|unauthenticated senders",  # SendGrid
     r"(not a|no) sender signature|sender signature .*not",  # Postmark
     r"sending from .*not allowed",  # Mailtrap
@@ -124,10 +128,7 @@ VERDICTS: tuple[tuple[str, Verdict], ...] = (
     (r"\w+ 5\d\d 5\.4\.5 .*", Verdict.LANE),  # as many mails as the day allows, says Gmail
     (r"\w+ 5\d\d 5\.1\.90 .*", Verdict.LANE),  # and Exchange
     (r"\w+ 554 5\.2\.0 .*", Verdict.LANE),  # and Exchange, too
-    (
-        r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+) .*",
-        Verdict.FAILED,
-    ),  # this message: too large, or of a kind not taken
+    (r"mail 5\d\d 5\.(2\.3|3\.4|6\.\d+) .*", Verdict.FAILED),  # this message: its size, or its kind
     (r"mail 552 - .*", Verdict.FAILED),  # the answer to a SIZE= too large
     (r"mail 452 .*", Verdict.LATER),  # no room for a message of this size now
     (r"mail .*", Verdict.LANE),  # the sender, which all mail has in common

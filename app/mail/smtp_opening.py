@@ -10,7 +10,7 @@ import ssl
 from dataclasses import replace
 
 from app.mail.credentials import Credentials
-from app.mail.reaching import reach
+from app.mail.reaching import reach, shun
 from app.mail.replies import NotSentError, Reply
 from app.mail.smtp_exchange import Exchange
 
@@ -32,8 +32,10 @@ def open_connection(exchange: Exchange) -> None:
             _greet(exchange)
         if server.credentials is not None:
             _sign_in(exchange, server.credentials)
-    except BaseException:
+    except BaseException as error:
         exchange.close()
+        if isinstance(error, NotSentError) and error.reply.code is None:  # silence, or what is no SMTP
+            shun(server.host, server.port)
         raise
 
 
