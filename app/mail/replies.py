@@ -88,8 +88,8 @@ class UnknownOutcomeError(MailError):
 # Words of servers that leave it to their words whose fault it is, in small letters.
 # Source: docs.aws.amazon.com/ses SMTP response codes, learn.microsoft.com NDR codes, support.google.com/a/3726730,
 # sendgrid.com/docs sender-identity, postmarkapp.com/developer error 400, support.cpanel.net 360049231233,
-# postfix.org anvil and smtpd_recipient_restrictions, exim.org default ACLs, github.com: frappe/erpnext/issues/19057,
-# Monstarrrr/rebutify/issues/162, izmjs/izmjs/issues/26
+# postfix.org anvil and smtpd_recipient_restrictions, exim.org default ACLs;
+# github.com: frappe/erpnext/issues/19057, Monstarrrr/rebutify/issues/162, izmjs/izmjs/issues/26
 LIMITS = (
     r"too many (e?mails|messages|requests|recipients from)\b",  # Mailtrap, MailerSend, Postfix
     r"too much mail from",  # Postfix
