@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,6 +26,8 @@ from app.connections_clients import (
     most_connections,
 )
 from app.pages.waiting import Seats
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs gunicorn")
 
 GET = b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: "

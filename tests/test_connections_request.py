@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs gunicorn, which does not run on Windows", allow_module_level=True)
+
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 

@@ -91,7 +91,8 @@ class DurableHuey(OperatedHuey):
         `give_up_on` (tuples of exceptions), `limit` (so many at once), `if_not_done(connection, uuid, state,
         reason)` and `if_redriven(connection, uuid)`, which write what follows from it in the job's own commit.
         With `process=True` the body runs in a child process: however much it computes, pages stay fast, and a
-        body that runs longer than `timeout` is killed. The function stands at the top of its module.
+        body that runs longer than `timeout` is killed. One process stands ready, and takes some 50 MB. The
+        function stands at the top of its module.
         Units: retry_delay, max_delay, timeout in seconds.
         Raises: ConfigurationError for an option that is none, or has a value that will not do.
         """
