@@ -83,7 +83,7 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.pauses: dict[str, float | None] = {}
         self.last_number = 0
-        """The last id or place that was given: both count on."""
+        """The last id or place that was given: they are one order."""
 
     def having(self, *states: str, task: str | None = None) -> list[Job]:
         return [job for job in self.jobs.values() if job.state in states and task in (None, job.task)]
@@ -128,27 +128,24 @@ class Model:
         running = Counter(task for task, *_ in calls)
         return paused | {task for task, limit in RULES.limits.items() if running[task] >= limit}
 
-    def finish(self, claimed: ClaimedJob, ending: Ending) -> bool:
-        place = self.next_place() if ending.state == "ready" else None  # taken, be the job one's own or not
+    def finish(self, claimed: ClaimedJob, ending: Ending, place: int | None) -> bool:
         job = self.jobs.get(claimed.uuid)
         if job is None or job.id != claimed.id or job.state != "running" or job.claim != claimed.claim:
             return False
         job.move(ending.state, self.now, ending.run_at)
-        job.place = job.place if place is None else place
+        if ending.state == "ready":
+            self.stand_last([job], place)
         job.attempt, job.waits = job.attempt - ending.waited, job.waits + ending.waited
         job.alone = job.alone or ending.alone
         job.history += ending.error is not None
         return True
 
-    def next_place(self) -> int:
-        """Give the last place of the line."""
-        self.last_number += 1
-        return self.last_number
-
-    def promote(self, due: list[Job]) -> None:
-        place = self.next_place() if self.last_number else None
-        for job in due:
-            job.move("ready", self.now)
+    def stand_last(self, comers: list[Job], place: int | None) -> None:
+        """Come back into the line, at the place that the queue has given."""
+        assert place is not None
+        assert place > self.last_number, "places grow, beyond all that waits"
+        self.last_number = place
+        for job in comers:
             job.place = place
 
     def free(self, instance: str, died: bool) -> None:
@@ -198,6 +195,10 @@ class QueueMachine(RuleBasedStateMachine):
     def write(self, work: Callable[[Any], T]) -> T:
         return self.database.write(work)
 
+    def place_of(self, uuid: str) -> int | None:
+        rows = self.database.read("SELECT place FROM postroom_jobs WHERE uuid = ?", (uuid,))
+        return rows[0]["place"] if rows else None
+
     # What comes in
 
     @rule(
@@ -229,7 +230,10 @@ class QueueMachine(RuleBasedStateMachine):
     def promote(self) -> None:
         due = [job for job in self.model.having("scheduled") if (job.run_at or 0) <= self.model.now]
         assert self.write(lambda c: jobs.promote(c, self.model.now)) == len(due)
-        self.model.promote(due)
+        for job in due:
+            job.move("ready", self.model.now)
+        if due:
+            self.model.stand_last(due, self.place_of(due[0].uuid))
 
     @rule()
     def restart(self) -> None:
@@ -265,7 +269,7 @@ class QueueMachine(RuleBasedStateMachine):
             "alone": Ending("ready", error="RetryTask: w", waited=True, alone=True),
         }[how]
         finished = self.write(lambda c: jobs.finish(c, [(job, ending)], now))
-        assert finished == [self.model.finish(job, ending)]
+        assert finished == [self.model.finish(job, ending, self.place_of(job.uuid))]
 
     @rule(instance=INSTANCES, stopping=st.sampled_from([False, False, True]))
     def lose_process(self, instance: str, stopping: bool) -> None:

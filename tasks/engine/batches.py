@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import dropwhile
 from typing import Any
 
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
@@ -107,7 +108,8 @@ class Batch:
     def _gather(self, first: Any) -> list[Any]:
         """Gather the arguments of the jobs that are to run: not those revoked, expired or cancelled by a hook."""
         items = []
-        for job in self.claimed:
+        # Those before the first had their turn, and were revoked, or could not be read.
+        for job in dropwhile(lambda job: job.uuid != first.id, self.claimed):
             try:
                 task = first if job.uuid == first.id else self.huey.deserialize_task(job.payload)
             except Exception:

@@ -141,6 +141,7 @@ class Bodies:
         task = outcome = None
         try:
             task = self._find_task(call)
+            self._huey.lock_owner = call.job.uuid  # the body's helper threads lock for it
             if call.timeout_s:
                 task._deadline = time.monotonic() + call.timeout_s
             with self._huey.app_context(), self._huey.noting(call.job) as outcome:

@@ -67,6 +67,7 @@ class EmbeddedConsumer(Consumer):
         self.huey.end_calls.open()
         self.huey.heed_the_file()
         self.instance.join(threads=0)
+        self.huey.lock_owner = self.instance.id
         if self.instance.sweep():
             log.warning("Jobs of a process that is gone are ready again")
         self.huey.has_siblings = bool(self.instance.others())

@@ -21,6 +21,7 @@ from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
 from tasks.engine.codec import JsonSerializer
 from tasks.engine.cron import NextFires
+from tasks.engine.keys import StoredLocks, WindowedRateLimit
 from tasks.engine.operating import OperatedHuey
 from tasks.engine.options import OF_BATCH_TASKS, OF_PERIODIC_TASKS, OF_TASKS, check, check_call
 from tasks.engine.schema import migrations
@@ -41,6 +42,7 @@ class DurableHuey(OperatedHuey):
         self.has_siblings = False
         self._next_fires = NextFires()
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
+        self._locks = StoredLocks(self)
 
     def attach(
         self,
@@ -130,6 +132,10 @@ class DurableHuey(OperatedHuey):
             return super(DurableHuey, self).task(**body, **options)(alone)
 
         return decorate
+
+    def rate_limit(self, name: str, limit: int, per: int, retry: bool = True) -> WindowedRateLimit:
+        """Make a rate limit: `limit` calls in each window of `per` seconds."""
+        return WindowedRateLimit(self, name, limit, per, retry=retry)
 
     # Enqueue
 

@@ -69,6 +69,7 @@ class Ending:
     traceback: str | None = None
     progress: str | None = None
     waited: bool = False
+    wait_counts: bool = True
     alone: bool = False
     retries: int | None = None
     retry_delay: float | None = None
@@ -119,8 +120,8 @@ def _finish_one(
             ending.state, ending.run_at, job.ready_at if ended else now if ending.state == "ready" else None,
             now if ended else None, ending.result,
             ending.error if ending.state in ("failed", "cancelled") else None, ending.progress,
-            ending.retries, ending.retry_delay, ending.waited, ending.waited, ending.alone, run_ms,
-            arrivals.next_place(connection) if ending.state == "ready" else None, job.id, job.claim,
+            ending.retries, ending.retry_delay, ending.waited, ending.waited and ending.wait_counts, ending.alone,
+            run_ms, arrivals.next_place(connection) if ending.state == "ready" else None, job.id, job.claim,
         ),
     )  # fmt: skip
     if cursor.rowcount == 0:
@@ -230,9 +231,12 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
         (died, now, instance),
     ).fetchall()
     freed = [ClaimedJob(*row) for row in rows]
+    owners = [(instance,), *((job.uuid,) for job in freed)]
+    # What a revoke flag did is undone with the claim; locks go.
     connection.executemany(
-        "DELETE FROM postroom_huey_data WHERE job = ?", [(job.uuid,) for job in freed]
-    )  # its locks
+        "UPDATE postroom_huey_data SET job = NULL WHERE job = ? AND key LIKE 'rt:%'", owners
+    )
+    connection.executemany("DELETE FROM postroom_huey_data WHERE job = ?", owners)
     connection.execute("DELETE FROM postroom_instances WHERE id = ?", (instance,))
     return freed
 

@@ -17,7 +17,7 @@ from huey.utils import Error
 from app.clock import clock
 from app.database import Database
 from app.errors import JobTooLargeError, PostroomError
-from tasks.engine import arrivals, body_threads, jobs
+from tasks.engine import arrivals, body_threads, jobs, revoking
 from tasks.engine.batches import run_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
@@ -39,6 +39,8 @@ class NotingHuey(Huey):
     max_job_bytes = 262_144
     ages = Ages()
     end_calls: EndCalls
+    lock_owner: str | None = None
+    """What a lock belongs to that is taken outside of any body: this process's instance, or a child's one job."""
     is_in_child = False
     """Whether this is a process that runs bodies for its parent."""
 
@@ -215,6 +217,7 @@ class NotingHuey(Huey):
         if (
             key == f"r:{outcome.uuid}"
         ):  # Huey forgets it after each body, flag or no flag; so does the job's end
+            outcome.forgets_flag = True
             return True
         found = self.storage.has_data_for_key(key)
         if found:
@@ -224,19 +227,19 @@ class NotingHuey(Huey):
     def is_revoked(self, task: Any, timestamp: dt.datetime | None = None, peek: bool = True) -> bool:
         """Say whether a task is revoked; most claims have seen already that nothing at all is."""
         outcome, batch = self._notes(), self._here.batch
-        if outcome is not None and outcome.job is not None and not outcome.job.any_revoked:
+        if outcome is None or outcome.job is None:
+            return bool(super().is_revoked(task, timestamp, peek))
+        if not outcome.job.any_revoked or (batch is not None and batch.has_run(task)):
             return False
-        if outcome is not None and batch is not None and batch.has_run(task):
-            return False
-        return bool(super().is_revoked(task, timestamp, peek))
+        return revoking.meets_flag(self, task, timestamp, peek, outcome)
 
     def _new_job(self, task: Any) -> arrivals.NewJob:
         if not isinstance(task.id, str):
             raise TypeError(f"a job's id must be a str, found {task.id!r}")
         if task.expires:
             task.resolve_expires(self.utc)
-        payload = self.serialize_task(task)
         name = self._registry.task_to_string(type(task))
+        payload = self.serialize_task(task)
         self._check_size(payload, f"the arguments of {name}")
         overdue_s = task.timeout
         if overdue_s and getattr(task, "process", False):

@@ -17,6 +17,7 @@ from app.errors import InvalidInputError
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value will do, and in words which will."""
 
+MOST_RETRIES = 1_000_000
 TAKEN_BY_CALLS = frozenset(
     {"id", "eta", "delay", "expires", "timeout", "priority", "retries", "retry_delay", "retry_backoff"}
 )
@@ -28,7 +29,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= MOST_RETRIES
 
 
 def _is_some(value: Any) -> bool:
@@ -70,7 +71,7 @@ EXCEPTIONS: Check = (_are_exceptions, "an exception class, or a tuple of such")
 FUNCTION: Check = (_or_none(_is_callable), "a function")
 
 OF_CALLS: dict[str, Check] = {
-    "retries": (_is_count, "a whole number from 0 up"),
+    "retries": (_is_count, f"a whole number from 0 to {MOST_RETRIES}"),
     "retry_delay": SECONDS,
     "retry_backoff": (_is_span, "a number from 0 up"),
     "priority": (_or_none(_is_number), "a number, or None"),

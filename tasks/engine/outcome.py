@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from huey import signals
-from huey.exceptions import RateLimitExceeded, RetryTask
+from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RateLimitExceeded
 
 from tasks.engine.arrivals import NewJob
 from tasks.engine.jobs import ChordPart, ClaimedJob, Ending
@@ -61,6 +61,7 @@ class Outcome:
     requeued: Any = None
     data: dict[str, bytes] = field(default_factory=dict)
     deleted_keys: list[str] = field(default_factory=list)
+    forgets_flag: bool = False
     chord_part: ChordPart | None = None
     chord_callback: Any = None
     fired_callback: Any = None
@@ -78,8 +79,16 @@ class Outcome:
 
     @property
     def waited(self) -> bool:
-        """Say whether the job asked to run later, which burns no attempt."""
-        return self.retrying and isinstance(self.exception, RetryTask | RateLimitExceeded)
+        """Say whether the job asked to run later, or waits for a lock or a rate limit, which burns no attempt."""
+        asked = isinstance(self.exception, RETRYING_EXCEPTIONS) or (
+            isinstance(self.exception, CancelExecution) and self.exception.retry
+        )
+        return self.retrying and bool(asked)
+
+    @property
+    def wait_counts(self) -> bool:
+        """Say whether the wait is one of those that a job may have so many of; a rate limit's may go on and on."""
+        return self.waited and not (isinstance(self.exception, RateLimitExceeded) and self.exception.retry)
 
     def ending(self, now: float, result_ttl_s: float) -> Ending:
         """Return what is to be written."""
@@ -94,6 +103,7 @@ class Outcome:
             traceback=self.traceback,
             progress=self.progress,
             waited=self.waited,
+            wait_counts=self.wait_counts,
             alone=self.alone,
             retries=self.retries,
             retry_delay=self.retry_delay,

@@ -13,7 +13,7 @@ from huey.exceptions import HueyException
 from huey.utils import SKIPPED, ChordConfig, Error
 
 from app.errors import PostroomError
-from tasks.engine import announcing, arrivals, claims, jobs, shelf
+from tasks.engine import announcing, arrivals, claims, jobs, revoking, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.noting import NotingHuey
@@ -23,7 +23,7 @@ from tasks.engine.times import naive_utc
 log = logging.getLogger("postroom.queue")
 
 MAX_WAITS = 1000
-"""How often a job may ask to run later (RetryTask, rate limits), which burns no attempt."""
+"""How often a job may ask to run later, or wait for a lock, which burns no attempt."""
 
 Ended = tuple[jobs.ClaimedJob, Outcome]
 
@@ -95,13 +95,16 @@ class RunningHuey(NotingHuey):
         def end(connection: sqlite3.Connection) -> tuple[list[bool], list[jobs.ClaimedJob]]:
             endings = [(job, outcome.ending(now, self.ages.result_s)) for job, outcome in ended]
             mine = jobs.finish(connection, endings, now)
-            for (job, ending), (_, outcome), was_mine in zip(endings, ended, mine, strict=True):
-                if was_mine:
-                    self._follow_end(connection, job, ending, outcome, now)
+            written = [
+                (job, ending, outcome)
+                for (job, ending), (_, outcome), was_mine in zip(endings, ended, mine, strict=True)
+                if was_mine
+            ]
+            for one in written:
+                self._follow_end(connection, *one, now)
             seen = claims.look(connection, now, rules)
             if seen.any_flag:
-                gone = [job.uuid for (job, _), was_mine in zip(ended, mine, strict=True) if was_mine]
-                jobs.forget_flags(connection, gone)
+                jobs.forget_flags(connection, revoking.done_with(written))
             if claim_for is None:
                 return mine, []
             return mine, claims.claim(connection, *claim_for, now, rules, seen)
@@ -153,7 +156,7 @@ class RunningHuey(NotingHuey):
             try:
                 task = self.task_of(job)
                 self.execute(task, timestamp)
-                if outcome.waited and job.waits >= getattr(task, "max_waits", MAX_WAITS):
+                if outcome.wait_counts and job.waits >= getattr(task, "max_waits", MAX_WAITS):
                     raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
             except BaseException as error:
                 # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook
@@ -269,8 +272,8 @@ class RunningHuey(NotingHuey):
         """Make the task of a job, as its tries have left it."""
         task = self.deserialize_task(job.payload)
         task.eta = None  # it is due, or it would not have been claimed
-        if job.retries is not None:
-            task.retries = job.retries
+        # Whatever an older version or a step of a pipeline asks for: Huey would count down from below 0 for ever.
+        task.retries = max(0, int(task.retries if job.retries is None else job.retries))
         if job.retry_delay is not None:
             task.retry_delay = job.retry_delay
         return task

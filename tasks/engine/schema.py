@@ -17,6 +17,8 @@ OLDER_NAMES = (
 )  # fmt: skip
 """What the tables were called before they had a prefix. With it, a table `jobs` of your own is not the queue's."""
 
+KEEP_ATTEMPTS = 100
+"""Of one job's history, the newest."""
 PLACE = "IFNULL(place, id)"
 """Where a ready job stands among those of its priority: in the order of arrival; who comes back stands last."""
 IN_TURN = f"priority DESC, {PLACE}, id"
@@ -256,3 +258,33 @@ def give_places(tables: Tables) -> None:
 def know_what_has_not_begun(tables: Tables) -> None:
     """Tell a job whose body runs from one whose process still starts: a death then is not the body's."""
     tables.execute("ALTER TABLE postroom_jobs ADD COLUMN starting INTEGER NOT NULL DEFAULT 0")
+
+
+# However often a job is tried, waits or is stopped: its last tries are looked at, not its first (P4).
+FEWER_ATTEMPTS = f"""CREATE TRIGGER postroom_attempts_bounded AFTER INSERT ON postroom_attempts BEGIN
+    DELETE FROM postroom_attempts WHERE job = new.job AND rowid <= (
+        SELECT rowid FROM postroom_attempts WHERE job = new.job ORDER BY rowid DESC LIMIT 1 OFFSET {KEEP_ATTEMPTS}
+    );
+END"""
+
+
+@migrations()
+def bound_history(tables: Tables) -> None:
+    """Keep the last attempts of a job only."""
+    tables.execute(FEWER_ATTEMPTS)
+
+
+# What is kept by key has an end, but for the flags of tasks. A flag of a job stays until the job has met it.
+KEYS_WITH_AN_END = (
+    "ALTER TABLE postroom_huey_counters ADD COLUMN expires_at REAL",
+    "UPDATE postroom_huey_counters SET expires_at = 0",
+    """UPDATE postroom_huey_data SET expires_at = strftime('%s', 'now') + 31536000
+        WHERE expires_at IS NULL AND key NOT LIKE 'rt:%'""",
+)
+
+
+@migrations()
+def end_keys(tables: Tables) -> None:
+    """Give what is kept by key an end."""
+    for statement in KEYS_WITH_AN_END:
+        tables.execute(statement)

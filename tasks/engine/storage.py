@@ -16,12 +16,20 @@ from app.database import Database
 from app.errors import NoResultError
 from tasks.engine import arrivals, claims, queries, shelf
 from tasks.engine.times import unix_time
+from tasks.engine.upkeep import KEEP_KEYS_S, Ages
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
 
 OPAQUE = "(opaque)"
 """The task's name of a job that somebody put into the storage as bytes, by hand."""
+
+
+def kept_for_s(key: str, ages: Ages) -> float | None:
+    """Return how long a value is kept that is no result; None: as long as nobody deletes it."""
+    if key.startswith("rt:"):
+        return None  # a task is revoked until somebody restores it; tasks are as many as the code has
+    return ages.failed_s if key.startswith("r:") else KEEP_KEYS_S
 
 
 class SqlStorage(BaseStorage):
@@ -40,8 +48,9 @@ class SqlStorage(BaseStorage):
     # Results, flags and locks by key
 
     def put_data(self, key: str, value: bytes, is_result: bool = False) -> None:
-        """Store a value by key; a result as long as results are kept."""
-        expires_at = self.huey.now() + self.huey.ages.result_s if is_result else None
+        """Store a value by key: a result as long as results are kept, all else as its kind needs it."""
+        kept_s = self.huey.ages.result_s if is_result else kept_for_s(key, self.huey.ages)
+        expires_at = None if kept_s is None else self.huey.now() + kept_s
         sql = "INSERT OR REPLACE INTO postroom_huey_data (key, value, expires_at) VALUES (?, ?, ?)"
         self._write(sql, (key, value, expires_at))
 
@@ -51,9 +60,9 @@ class SqlStorage(BaseStorage):
         return EmptyData if row is None else row["value"]
 
     def peek_many(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Return the values of the keys that exist (flags and locks; never results)."""
+        """Return the values of the flags that exist; one that a job has taken is there for nobody else."""
         marks = ", ".join("?" * len(keys))
-        sql = f"SELECT key, value FROM postroom_huey_data WHERE key IN ({marks})"
+        sql = f"SELECT key, value FROM postroom_huey_data WHERE key IN ({marks}) AND job IS NULL"
         return {row["key"]: row["value"] for row in self.database.read(sql, tuple(keys))}
 
     def pop_data(self, key: str) -> Any:
@@ -75,18 +84,30 @@ class SqlStorage(BaseStorage):
         """Say whether a key has a value."""
         return self.peek_data(key) is not EmptyData
 
+    def take(self, key: str, job: str) -> bool:
+        """Take a flag that is for one job only; False when another has it. It comes back if the process dies."""
+        return (
+            self._write("UPDATE postroom_huey_data SET job = ? WHERE key = ? AND job IS NULL", (job, key)) > 0
+        )
+
+    def keys_from(self, start: str) -> list[str]:
+        """Name the keys that begin so."""
+        sql = "SELECT key FROM postroom_huey_data WHERE substr(key, 1, length(?1)) = ?1"
+        return [row["key"] for row in self.database.read(sql, (start,))]
+
     def put_if_empty(self, key: str, value: bytes, ttl: float | None = None) -> bool:
         """Store a value unless the key has one; with `ttl` (seconds) it frees itself.
 
-        What a body stores goes when the job's process dies, so that no lock stays behind.
+        What a body stores goes when its job's process dies. What its helper threads and pages store goes with
+        the process, unless it frees itself: so no lock stays behind.
         """
-        now, job = self.huey.settled(), self.huey.running_job
+        now, job = self.huey.settled(), self.huey.running_job or (None if ttl else self.huey.lock_owner)
+        kept_s = KEEP_KEYS_S if ttl is None else ttl
 
         def put(connection: sqlite3.Connection) -> bool:
             connection.execute("DELETE FROM postroom_huey_data WHERE key = ? AND expires_at <= ?", (key, now))
-            expires_at = None if ttl is None else now + ttl
             sql = "INSERT OR IGNORE INTO postroom_huey_data VALUES (?, ?, ?, ?)"
-            return connection.execute(sql, (key, value, expires_at, job)).rowcount == 1
+            return connection.execute(sql, (key, value, now + kept_s, job)).rowcount == 1
 
         return self.database.write(put)
 
@@ -103,15 +124,16 @@ class SqlStorage(BaseStorage):
 
     # Counters
 
-    def incr(self, key: str, amount: int = 1) -> int:
-        """Add to a counter and return it."""
+    def incr(self, key: str, amount: int = 1, expires_at: float | None = None) -> int:
+        """Add to a counter and return it; one whose time is over begins anew."""
+        now = self.huey.now()
         sql = (
-            "INSERT INTO postroom_huey_counters VALUES (?, ?) ON CONFLICT (key)"
-            " DO UPDATE SET value = value + excluded.value RETURNING value"
+            "INSERT INTO postroom_huey_counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET"
+            " value = ?2 + IIF(expires_at <= ?4, 0, value),"
+            " expires_at = IIF(expires_at <= ?4, ?3, MIN(?3, expires_at)) RETURNING value"
         )
-        return self.database.write(
-            lambda connection: int(connection.execute(sql, (key, amount)).fetchone()[0])
-        )
+        asked = (key, amount, now + KEEP_KEYS_S if expires_at is None else expires_at, now)
+        return self.database.write(lambda connection: int(connection.execute(sql, asked).fetchone()[0]))
 
     def delete_counter(self, key: str) -> None:
         """Forget a counter."""
@@ -199,6 +221,10 @@ class ImmediateStorage(MemoryStorage):
     def __init__(self, name: str, huey: DurableHuey) -> None:
         super().__init__(name)
         self.huey = huey
+
+    def keys_from(self, start: str) -> list[str]:
+        """Name the keys that begin so."""
+        return [key for key in self.result_items() if key.startswith(start)]
 
     def wait_result(self, key: str, *arguments: Any, **options: Any) -> bool:
         """Return True: in immediate mode a job's result is there, or never will be.

@@ -12,6 +12,8 @@ KEEP_DONE_S = 3600.0
 FIRED_CHORD_TTL_S = 7 * 24 * 3600.0
 LOST_CHORD_TTL_S = 365 * 24 * 3600.0
 """A chord waits that long for its last member, which may be scheduled far ahead."""
+KEEP_KEYS_S = 365 * 24 * 3600.0
+"""A lock that nobody frees, and what else is put by key without an end, lasts as long."""
 KEEP_MINUTES = 25 * 60
 KEEP_MINUTE_ROWS = 50_000
 """Of the numbers of minutes and tasks; where very many tasks are busy, fewer hours are kept."""
@@ -19,6 +21,12 @@ KEEP_TASK_MINUTES = 62 * 24 * 60
 KEEP_IDLE_TASKS = 1000
 """Of a task that has no jobs, the numbers stay as long, and of so many at most."""
 VACUUM_PAGES = 250
+
+
+REVOKED_AND_LIVE = (  # a flag that says of a job that it is revoked stays until the job has met it
+    "SELECT 1 FROM postroom_jobs WHERE substr(key, 1, 2) = 'r:' AND uuid = substr(key, 3)"
+    " AND state IN ('scheduled', 'ready', 'running')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,13 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float, latest: float 
     for sql, moment in (
         (
             "DELETE FROM postroom_huey_data WHERE key IN"
-            " (SELECT key FROM postroom_huey_data WHERE expires_at < ? LIMIT ?)",
+            " (SELECT key FROM postroom_huey_data WHERE expires_at < ?"
+            f" AND NOT EXISTS ({REVOKED_AND_LIVE}) LIMIT ?)",
+            now,
+        ),
+        (
+            "DELETE FROM postroom_huey_counters WHERE key IN"
+            " (SELECT key FROM postroom_huey_counters WHERE expires_at < ? LIMIT ?)",
             now,
         ),
         (

@@ -25,7 +25,7 @@ LITTLE_IN_THE_WAL = """
 import os, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-connection.execute("INSERT INTO postroom_huey_counters VALUES ('the last thing written', 1)")
+connection.execute("INSERT INTO postroom_huey_counters (key, value) VALUES ('the last thing written', 1)")
 os._exit(0)
 """
 """While the WAL still holds every page, SQLite mends whatever happens to the file."""
