@@ -56,7 +56,7 @@ class Queue:
         return self.database.write(lambda connection: jobs.promote(connection, now))
 
     def add_part(self, part: ChordPart) -> list[bytes] | None:
-        return self.database.write(lambda connection: jobs.add_chord_part(connection, part, NOW))
+        return self.database.write(lambda connection: jobs.add_chord_part(connection, part, NOW, 1000))
 
     def join(self, instance: str, state: str = "running") -> None:
         row = (instance, 1, 1, state, 0, NOW)

@@ -9,7 +9,7 @@ from huey.exceptions import CancelExecution, ConfigurationError
 
 from app.errors import InvalidInputError
 from tasks.engine.running import MAX_WAITS
-from tasks.engine.schema import KEEP_ATTEMPTS
+from tasks.engine.schema_changes import KEEP_ATTEMPTS
 from tests.engine_rig import Rig
 
 

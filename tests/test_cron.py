@@ -72,11 +72,11 @@ def test_the_latest_missed_minute_is_due(last_run: int, minute: int, expected: i
     assert cron.last_due(Kind(HOURLY), last_run, minute) == expected
 
 
-def test_nobody_looks_back_further_than_seven_days() -> None:
-    week = 7 * 24 * 60
+def test_a_rare_run_is_caught_up_however_long_ago_it_was_up_to_a_year() -> None:
+    year = 366 * 24 * 60
     task = Kind(lambda moment: int(moment.replace(tzinfo=dt.UTC).timestamp() // 60) == MINUTE)
-    assert cron.last_due(task, 0, MINUTE + week) == MINUTE
-    assert cron.last_due(task, 0, MINUTE + week + 1) is None
+    assert cron.last_due(task, 0, MINUTE + year) == MINUTE
+    assert cron.last_due(task, 0, MINUTE + year + 1) is None
 
 
 def test_the_next_minute_is_known() -> None:
@@ -179,6 +179,44 @@ def test_missed_runs_are_caught_up_by_one(rig: Rig) -> None:
     rig.clock.advance(60)
     start_clock(rig)._fire_cron()
     assert fired(rig) == 2
+
+
+def test_a_monthly_run_is_caught_up_after_weeks(rig: Rig) -> None:
+    periodic(rig, crontab(minute="0", hour="0", day="1"))
+    start_clock(rig)._fire_cron()
+    before = fired(rig)
+    rig.clock.advance(75 * DAY_S)
+    for _ in range(2):
+        start_clock(rig)._fire_cron()
+        rig.clock.advance(60)
+    assert fired(rig) - before == 1
+
+
+def test_a_clock_looks_at_a_minute_once(rig: Rig) -> None:
+    looks: list[dt.datetime] = []
+    periodic(rig, lambda moment: bool(looks.append(moment)))
+    clock = start_clock(rig)
+    clock._fire_cron()
+    rig.clock.advance(DAY_S)
+    clock._fire_cron()
+    looked = len(looks)
+    rig.clock.advance(60)
+    clock._fire_cron()
+    assert (looked, len(looks) - looked) == (24 * 60 + 1, 1)
+
+
+def test_a_clock_that_was_far_ahead_for_a_minute_fires_what_comes_after(rig: Rig) -> None:
+    periodic(rig, HOURLY)
+    clock = start_clock(rig)
+    clock._fire_cron()
+    rig.clock.advance(40 * DAY_S + 60)
+    clock._fire_cron()
+    rig.clock.advance(-40 * DAY_S)
+    clock._fire_cron()
+    before = fired(rig)
+    rig.clock.advance(HOUR_S)
+    clock._fire_cron()
+    assert fired(rig) == before + 1
 
 
 def test_a_run_missed_before_the_first_ever_is_caught_up_too(rig: Rig) -> None:

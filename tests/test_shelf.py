@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import sqlite3
 import threading
@@ -73,6 +74,22 @@ def test_a_redriven_job_starts_as_if_new_but_for_its_history(rig: Rig, fickle: A
     rig.run_all()
     attempts = rig.huey.details(result.id)["attempts"]
     assert [attempt["number"] for attempt in attempts] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("is_moment", [False, True])
+def test_a_redriven_job_has_as_long_to_run_as_it_had_when_it_came(
+    rig: Rig, fickle: Any, mood: Mood, is_moment: bool
+) -> None:
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60) if is_moment else 60
+    results = [fickle(expires=expires) for _ in range(2)]
+    rig.run_all()
+    mood.bad = False
+    rig.clock.advance(3600)
+    for result, later_s, state in ((results[0], 50, "done"), (results[1], 70, "cancelled")):
+        assert rig.huey.redrive(result.id) == 1
+        rig.clock.advance(later_s)
+        rig.run_all()
+        assert rig.row(result.id)["state"] == state
 
 
 def test_a_redriven_job_keeps_its_place_and_its_id(rig: Rig, fickle: Any, give: Any) -> None:

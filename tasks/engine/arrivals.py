@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.errors import QueueFullError
+from app.errors import ConflictError, QueueFullError
 
 INSERT = (
     "INSERT INTO postroom_jobs (uuid, task, payload, priority, timeout_s, state, run_at, enqueued_at, ready_at)"
@@ -28,6 +28,8 @@ class NewJob(NamedTuple):
     priority: float = 0
     run_at: float | None = None
     timeout_s: float | None = None
+    is_member: bool = False
+    """Of a chord, or leads to one: then no other job can stand in for it."""
 
 
 def insert(
@@ -35,7 +37,8 @@ def insert(
 ) -> None:
     """Insert jobs, all or none; an id that is live already stays the job it is (an idempotency key).
 
-    Raises: QueueFullError when `max_pending` is given and they would not fit.
+    Raises: QueueFullError when `max_pending` is given and they would not fit; ConflictError for a chord's member
+    that is live already.
     """
     all_fresh = len(new_jobs) > 1 and _insert_fresh(connection, new_jobs, now)
     inserted = new_jobs if all_fresh else [job for job in new_jobs if _insert_or_renew(connection, job, now)]
@@ -85,14 +88,20 @@ def _count(connection: sqlite3.Connection, inserted: Sequence[NewJob], now: floa
 
 def _insert_or_renew(connection: sqlite3.Connection, job: NewJob, now: float) -> bool:
     forget = "DELETE FROM postroom_jobs WHERE uuid = ? AND state IN ('done', 'failed', 'cancelled')"
-    return connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
+    is_new = connection.execute(INSERT, _values(job, now)).rowcount == 1 or (
         connection.execute(forget, (job.uuid,)).rowcount == 1
         and connection.execute(INSERT, _values(job, now)).rowcount == 1
     )
+    if job.is_member and not is_new:
+        raise ConflictError(
+            f"job {job.uuid} is to be a member of a chord, but a job with this id waits or runs already, and the "
+            "chord would never hear of it: leave the id out, or wait until that job has ended"
+        )
+    return is_new
 
 
 def _values(job: NewJob, now: float) -> tuple[object, ...]:
-    uuid, task, payload, priority, run_at, timeout_s = job
+    uuid, task, payload, priority, run_at, timeout_s, _ = job
     if _is_scheduled(job, now):
         return uuid, task, payload, priority, timeout_s, "scheduled", run_at, now, None
     return uuid, task, payload, priority, timeout_s, "ready", None, now, now

@@ -111,7 +111,7 @@ class Batch:
         # Those before the first had their turn, and were revoked, or could not be read.
         for job in dropwhile(lambda job: job.uuid != first.id, self.claimed):
             try:
-                task = first if job.uuid == first.id else self.huey.deserialize_task(job.payload)
+                task = first if job.uuid == first.id else self.huey.task_of(job)
             except Exception:
                 continue  # it fails by itself, with its reason, when its turn comes
             if task.kwargs:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tasks.engine.jobs import CLAIMED, ClaimedJob
-from tasks.engine.schema import IN_TURN
+from tasks.engine.schema_changes import IN_TURN
 
 Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
 """A connection's `execute`, or a database's `read`."""

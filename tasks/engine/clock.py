@@ -44,6 +44,7 @@ class Clock(BaseProcess):
         self._read_at = -math.inf
         self._next_run_at: float | None = None
         self._minute: int | None = None
+        self._looked_at: dict[type, int] = {}
         self._upkeep_due = time.monotonic() + UPKEEP_S
         self._resumes_at: float | None = None
 
@@ -127,9 +128,13 @@ class Clock(BaseProcess):
         self._minute = minute
         for task in self.huey.periodic_tasks():
             try:
-                due = cron.last_due(task, self.huey.last_cron_run(task, minute), minute)
+                last = self.huey.last_cron_run(task, minute)
+                # It has looked at most minutes already; not at those that a clock set back brings again.
+                looked = self._looked_at.get(type(task), last)
+                due = cron.last_due(task, max(last, looked) if looked < minute else last, minute)
                 if due is not None:
                     self.huey.enqueue_cron(task, due)
+                self._looked_at[type(task)] = minute
             except Exception:  # its own, and no reason to forget the others
                 log.exception("The periodic task %s cannot fire; it is tried again in a minute", task.name)
 

@@ -13,7 +13,8 @@ from huey import crontab
 # Left to itself Huey skips what it cannot read: "0,5/15" would be minute 0 alone, and nothing would say so.
 crontab.__defaults__ = (*(crontab.__defaults__ or ())[:-1], True)
 
-CATCH_UP_MINUTES = 7 * 24 * 60
+CATCH_UP_MINUTES = 366 * 24 * 60
+"""However long nothing ran: the run of a yearly task is caught up too."""
 LOOK_AHEAD_MINUTES = 32 * 24 * 60
 
 

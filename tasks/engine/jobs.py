@@ -23,6 +23,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from app.errors import JobTooLargeError
 from tasks.engine import arrivals
 from tasks.engine.schema import RUN_MS_MOST
 
@@ -32,7 +33,7 @@ LIVE = ("scheduled", "ready", "running")
 CLAIMED = (
     "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at,"
     # r: and rt: are revoke flags
-    " ready_at, EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')"
+    " enqueued_at, redriven_at, ready_at, EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')"
 )
 """The columns of a ClaimedJob, in its order."""
 
@@ -54,6 +55,8 @@ class ClaimedJob:
     alone: bool
     claim: int
     started_at: float
+    enqueued_at: float
+    redriven_at: float | None
     ready_at: float | None
     any_revoked: bool
 
@@ -157,26 +160,41 @@ def forget_flags(connection: sqlite3.Connection, uuids: Iterable[str]) -> None:
     )
 
 
-def add_chord_part(connection: sqlite3.Connection, part: ChordPart, now: float) -> list[bytes] | None:
+def add_chord_part(
+    connection: sqlite3.Connection, part: ChordPart, now: float, room_bytes: int
+) -> list[bytes] | None:
     """Note a member's value; the one that completes the chord gets all values in order, every other None.
 
-    A member that ran twice counts once, and a chord fires once.
+    A member that ran twice counts once, and a chord fires once. The values go as it fires.
+    Raises: JobTooLargeError as it fires, when the values are more than `room_bytes`: then not all were kept.
     """
     connection.execute(
-        "INSERT OR IGNORE INTO postroom_chords VALUES (?, ?, ?, NULL)", (part.chord, part.size, now)
+        "INSERT OR IGNORE INTO postroom_chords (id, size, created_at) VALUES (?, ?, ?)",
+        (part.chord, part.size, now),
     )
-    connection.execute(
-        "INSERT OR IGNORE INTO postroom_chord_parts VALUES (?, ?, ?)", (part.chord, part.position, part.value)
+    added = connection.execute(
+        "INSERT OR IGNORE INTO postroom_chord_parts SELECT id, ?2, IIF(bytes > ?4, x'', ?3) FROM postroom_chords"
+        " WHERE id = ?1 AND fired_at IS NULL",
+        (part.chord, part.position, part.value, room_bytes),
     )
-    complete = connection.execute(
-        "UPDATE postroom_chords SET fired_at = ? WHERE id = ? AND fired_at IS NULL"
-        " AND size = (SELECT COUNT(*) FROM postroom_chord_parts WHERE chord = postroom_chords.id)",
-        (now, part.chord),
-    )
-    if complete.rowcount == 0:
+    if added.rowcount == 0:
+        return None
+    chord = connection.execute(
+        "UPDATE postroom_chords SET parts = parts + 1, bytes = bytes + ?, fired_at = IIF(parts + 1 = size, ?, NULL)"
+        " WHERE id = ? RETURNING fired_at, bytes",
+        (len(part.value), now, part.chord),
+    ).fetchone()
+    if chord["fired_at"] is None:
         return None
     sql = "SELECT value FROM postroom_chord_parts WHERE chord = ? ORDER BY position"
-    return [row[0] for row in connection.execute(sql, (part.chord,))]
+    values = [row[0] for row in connection.execute(sql, (part.chord,))]
+    connection.execute("DELETE FROM postroom_chord_parts WHERE chord = ?", (part.chord,))
+    if chord["bytes"] > room_bytes:
+        raise JobTooLargeError(
+            f"the results of a chord's {part.size} members take {chord['bytes']} bytes, MAX_JOB_BYTES allows "
+            f"{room_bytes}: have them store the big things (files, rows) and return ids"
+        )
+    return values
 
 
 # Time and death

@@ -37,3 +37,6 @@ class StoredLocks:
 
     def __iter__(self) -> Iterator[str]:
         yield from self._huey.storage.keys_from(f"{self._huey.name}.lock.")
+
+    def __len__(self) -> int:
+        return len(list(self))

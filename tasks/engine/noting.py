@@ -17,7 +17,7 @@ from huey.utils import Error
 from app.clock import clock
 from app.database import Database
 from app.errors import JobTooLargeError, PostroomError
-from tasks.engine import arrivals, body_threads, jobs, revoking
+from tasks.engine import arrivals, body_threads, chords, jobs, revoking
 from tasks.engine.batches import run_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
@@ -244,9 +244,8 @@ class NotingHuey(Huey):
         overdue_s = task.timeout
         if overdue_s and getattr(task, "process", False):
             overdue_s += OVERDUE_AFTER_S
-        return arrivals.NewJob(
-            task.id, name, payload, task.priority or 0, run_at(task, self.now()), overdue_s
-        )
+        due_at, is_member = run_at(task, self.now()), chords.leads_to_one(task)
+        return arrivals.NewJob(task.id, name, payload, task.priority or 0, due_at, overdue_s, is_member)
 
     def _check_size(self, data: bytes, what: str) -> None:
         if len(data) > self.max_job_bytes:
@@ -277,13 +276,7 @@ class NotingHuey(Huey):
         if outcome is None:
             super()._check_chord(cc, value)
             return
-        if isinstance(
-            value, Error
-        ):  # its traceback stays with the member: a callback carries a thousand of them
-            value = Error({**value.metadata, "traceback": None})
-        encoded = self.serializer.serialize(value)
-        outcome.chord_part = jobs.ChordPart(cc.cid, cc.size, cc.idx, encoded)
-        outcome.chord_callback = cc.callback
+        chords.note_part(self, outcome, cc, value)
 
     def build_error_result(self, task: Any, exception: BaseException) -> dict[str, Any]:
         """Describe a failure, within bounds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.engine.jobs import CLAIMED
-from tasks.engine.schema import IN_TURN, PLACE
+from tasks.engine.schema_changes import IN_TURN, PLACE
 
 FIND = """
 SELECT uuid, task, state, claim, attempt, deaths, enqueued_at, started_at, finished_at, progress, result, error

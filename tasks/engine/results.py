@@ -11,6 +11,7 @@ from app.database import Database
 from app.errors import NoResultError
 from tasks.engine import jobs, queries
 from tasks.engine.codec import TO_JSON
+from tasks.engine.signatures import give_back
 
 
 class Awaited:
@@ -63,10 +64,28 @@ class Results(ResultGroup):
                 yield result.get()
 
 
+class Handle(Result):
+    """Huey's result of one job."""
+
+    def reschedule(self, *arguments: Any, **options: Any) -> Any:
+        """Run the job at another time instead, as a new job, which takes its place in a chord too."""
+        if self.huey.immediate:
+            return super().reschedule(*arguments, **options)
+        give_back(self.task)
+        with self.huey.database.transaction():
+            self.huey.put(moved_key(self.id), True)
+            return super().reschedule(*arguments, **options)
+
+
+def moved_key(uuid: str) -> str:
+    """Name the flag that says of a revoked job that another one has its place."""
+    return f"moved:{uuid}"
+
+
 def named(made: Any) -> Any:
     """Make what Huey returns for a group, chord or pipeline wait in our way."""
     if isinstance(made, ResultGroup):
-        return Results(made._results)
+        return Results([Handle(one.huey, one.task) if type(one) is Result else one for one in made._results])
     if isinstance(made, ChordResult):
         made.results, made.pipeline_results = named(made.results), named(made.pipeline_results)
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import logging
 import sqlite3
@@ -10,14 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from huey.exceptions import HueyException
-from huey.utils import SKIPPED, ChordConfig, Error
+from huey.utils import SKIPPED
 
-from app.errors import PostroomError
-from tasks.engine import announcing, arrivals, claims, jobs, revoking, shelf
+from tasks.engine import announcing, chords, claims, jobs, revoking, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.noting import NotingHuey
-from tasks.engine.outcome import Outcome, words_of
+from tasks.engine.outcome import Outcome
 from tasks.engine.times import naive_utc
 
 log = logging.getLogger("postroom.queue")
@@ -145,7 +143,7 @@ class RunningHuey(NotingHuey):
             self.fail_visibly(outcome, self.task_of(job), error)
         except Exception as unreadable:
             self.fail_visibly(outcome, None, unreadable)
-            self._report_unread(job, unreadable)
+            chords.report_unread(self, job, unreadable)
         finally:
             self._here.outcome = before
         return outcome
@@ -164,21 +162,8 @@ class RunningHuey(NotingHuey):
                 log.exception("Job %s (%s) fails", job.uuid, job.task)
                 self.fail_visibly(outcome, task, error)
                 if task is None:
-                    self._report_unread(job, error)
+                    chords.report_unread(self, job, error)
         return outcome
-
-    def _report_unread(self, job: jobs.ClaimedJob, error: BaseException) -> None:
-        """Tell the chord of a job that no task can be made of, if its message can be read at all."""
-        failure = Error({"error": words_of(error), "task_id": job.uuid, "retries": 0, "traceback": None})
-        try:
-            message = self.serializer.deserialize(job.payload)
-            while message is not None and message.chord_config is None:
-                message = message.on_complete
-            if message is not None:
-                *place, callback = message.chord_config
-                self._check_chord(ChordConfig(*place, self._registry.create_task(callback)), failure)
-        except Exception:
-            log.exception("Job %s cannot be read at all: if it is in a chord, that never fires", job.uuid)
 
     def _follow_end(
         self,
@@ -188,7 +173,7 @@ class RunningHuey(NotingHuey):
         outcome: Outcome,
         now: float,
     ) -> None:
-        self._complete_chord(connection, outcome, now)
+        chords.complete(self, connection, outcome, now)
         if ending.state in ("failed", "cancelled"):
             self._tell_owner(connection, job.uuid, job.task, ending.state, ending.error or "")
 
@@ -198,7 +183,7 @@ class RunningHuey(NotingHuey):
         outcome = self.failed_outcome(job, died)
         jobs.shelve(connection, job.uuid, outcome.reason, now, outcome.result)
         jobs.write_beside(connection, outcome.ending(now, self.ages.result_s), now)
-        self._complete_chord(connection, outcome, now)
+        chords.complete(self, connection, outcome, now)
         self._tell_owner(connection, job.uuid, job.task, "failed", outcome.reason)
         return outcome
 
@@ -231,24 +216,12 @@ class RunningHuey(NotingHuey):
             log.exception("Job %s cannot be read: no chord hears that it is cancelled", uuid)
         finally:
             self._here.outcome = before
-        self._complete_chord(connection, outcome, now)
+        chords.complete(self, connection, outcome, now)
         return True
 
-    def _complete_chord(self, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
-        if outcome.chord_part is None:
-            return
-        values = jobs.add_chord_part(connection, outcome.chord_part, now)
-        if values is None:
-            return
-        callback = copy.copy(outcome.chord_callback)  # a copy: this may run again after a roll-back
-        callback.extend_data(([self.serializer.deserialize(value) for value in values],))
-        outcome.fired_callback = callback
-        try:
-            arrivals.insert(connection, [self._new_job(callback)], now)
-        except PostroomError as error:  # the values together are too large: the callback fails, in view
-            arrivals.insert(connection, [self._new_job(outcome.chord_callback)], now)
-            failure = self.serializer.serialize(Error(self.build_error_result(callback, error)))
-            jobs.shelve(connection, callback.id, words_of(error), now, failure)
+    def _abort_chord_member(self, task: Any, value: Any) -> None:
+        if not chords.is_moved(self, task, value):
+            super()._abort_chord_member(task, value)
 
     def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
         for job in claimed:
@@ -271,6 +244,10 @@ class RunningHuey(NotingHuey):
     def task_of(self, job: jobs.ClaimedJob) -> Any:
         """Make the task of a job, as its tries have left it."""
         task = self.deserialize_task(job.payload)
+        if (
+            job.redriven_at is not None and task.expires_resolved
+        ):  # it has as long to run as it had when it came
+            task.expires_resolved += dt.timedelta(seconds=job.redriven_at - job.enqueued_at)
         task.eta = None  # it is due, or it would not have been claimed
         # Whatever an older version or a step of a pipeline asks for: Huey would count down from below 0 for ever.
         task.retries = max(0, int(task.retries if job.retries is None else job.retries))

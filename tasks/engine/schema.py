@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.database_setup import Migrations, adopt
+from tasks.engine.schema_changes import (
+    CHORDS_THAT_COUNT,
+    FEWER_ATTEMPTS,
+    KEYS_WITH_AN_END,
+    PLACES,
+    REDRIVEN_AT,
+    TASKS_OF_INSTANCES,
+)
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Tables
@@ -17,11 +25,6 @@ OLDER_NAMES = (
 )  # fmt: skip
 """What the tables were called before they had a prefix. With it, a table `jobs` of your own is not the queue's."""
 
-KEEP_ATTEMPTS = 100
-"""Of one job's history, the newest."""
-PLACE = "IFNULL(place, id)"
-"""Where a ready job stands among those of its priority: in the order of arrival; who comes back stands last."""
-IN_TURN = f"priority DESC, {PLACE}, id"
 STATES = ("scheduled", "ready", "running", "done", "failed", "cancelled")
 
 # OR and not IN in the checks: for an IN SQLite fills a little table of its own, at every insert and update, which
@@ -238,15 +241,6 @@ def create_queue(tables: Tables) -> None:
         tables.execute(statement)
 
 
-# A retry goes behind what waits, so that no job that fails at once keeps others from their turn (P2).
-PLACES = (
-    "ALTER TABLE postroom_jobs ADD COLUMN place INTEGER",  # in the line of its priority; NULL: its id
-    "DROP INDEX postroom_jobs_ready_by_task",
-    f"""CREATE INDEX postroom_jobs_ready_by_task ON postroom_jobs (task, priority DESC, {PLACE})
-        WHERE state = 'ready'""",
-)
-
-
 @migrations()
 def give_places(tables: Tables) -> None:
     """Give a job that comes back into the line a place of its own."""
@@ -260,31 +254,36 @@ def know_what_has_not_begun(tables: Tables) -> None:
     tables.execute("ALTER TABLE postroom_jobs ADD COLUMN starting INTEGER NOT NULL DEFAULT 0")
 
 
-# However often a job is tried, waits or is stopped: its last tries are looked at, not its first (P4).
-FEWER_ATTEMPTS = f"""CREATE TRIGGER postroom_attempts_bounded AFTER INSERT ON postroom_attempts BEGIN
-    DELETE FROM postroom_attempts WHERE job = new.job AND rowid <= (
-        SELECT rowid FROM postroom_attempts WHERE job = new.job ORDER BY rowid DESC LIMIT 1 OFFSET {KEEP_ATTEMPTS}
-    );
-END"""
-
-
 @migrations()
 def bound_history(tables: Tables) -> None:
     """Keep the last attempts of a job only."""
-    tables.execute(FEWER_ATTEMPTS)
-
-
-# What is kept by key has an end, but for the flags of tasks. A flag of a job stays until the job has met it.
-KEYS_WITH_AN_END = (
-    "ALTER TABLE postroom_huey_counters ADD COLUMN expires_at REAL",
-    "UPDATE postroom_huey_counters SET expires_at = 0",
-    """UPDATE postroom_huey_data SET expires_at = strftime('%s', 'now') + 31536000
-        WHERE expires_at IS NULL AND key NOT LIKE 'rt:%'""",
-)
+    for statement in FEWER_ATTEMPTS:
+        tables.execute(statement)
 
 
 @migrations()
 def end_keys(tables: Tables) -> None:
     """Give what is kept by key an end."""
     for statement in KEYS_WITH_AN_END:
+        tables.execute(statement)
+
+
+@migrations()
+def count_chord_parts(tables: Tables) -> None:
+    """Keep a chord's values until it fires, and no more of them than can be used."""
+    for statement in CHORDS_THAT_COUNT:
+        tables.execute(statement)
+
+
+@migrations()
+def restart_expiries(tables: Tables) -> None:
+    """Keep when a job was redriven."""
+    for statement in REDRIVEN_AT:
+        tables.execute(statement)
+
+
+@migrations()
+def keep_tasks_of_instances(tables: Tables) -> None:
+    """Keep which process has which tasks."""
+    for statement in TASKS_OF_INSTANCES:
         tables.execute(statement)

@@ -19,7 +19,8 @@ def redrive(
     which = "".join(f" AND {column} = :{column}" for column, value in asked.items() if value is not None)
     rows = connection.execute(
         "UPDATE postroom_jobs SET state = 'ready', ready_at = :now, finished_at = NULL, error = NULL,"
-        " result = NULL, attempt = 0, deaths = 0, waits = 0, retries = NULL, retry_delay = NULL, progress = NULL"
+        " result = NULL, attempt = 0, deaths = 0, waits = 0, redriven_at = :now, retries = NULL,"
+        " retry_delay = NULL, progress = NULL"
         f" WHERE state = 'failed'{which} RETURNING uuid, task",
         {"now": now} | asked,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 BATCH_ROWS = 500
 KEEP_DONE_ROWS = 10_000
 KEEP_DONE_S = 3600.0
-"""Done rows beyond KEEP_DONE_ROWS go once they are this old, whatever their age limit."""
+"""Done rows (of jobs, and of chords) beyond KEEP_DONE_ROWS go once they are this old, whatever their age limit."""
 FIRED_CHORD_TTL_S = 7 * 24 * 3600.0
 LOST_CHORD_TTL_S = 365 * 24 * 3600.0
 """A chord waits that long for its last member, which may be scheduled far ahead."""
@@ -79,6 +79,11 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float, latest: float 
         ),
     ):
         gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
+    gone += connection.execute(
+        "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE fired_at < ?"
+        " ORDER BY fired_at DESC LIMIT ? OFFSET ?)",
+        (now - KEEP_DONE_S, BATCH_ROWS, KEEP_DONE_ROWS),
+    ).rowcount
     return gone + _delete_numbers(connection, now, max(now, latest))
 
 

@@ -12,8 +12,8 @@ from huey.api import TaskWrapper
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
 from tasks.engine import results
-from tasks.engine.ids import new_id
 from tasks.engine.options import check_parameters
+from tasks.engine.signatures import make_id
 
 DEFAULT_TIMEOUT_S = 15 * 60
 DEFAULT_MAX_DELAY_S = 3600.0
@@ -49,7 +49,7 @@ class DurableTask(TaskWrapper):
                 return self.huey.call_body(task, run_body)
 
         task_class.execute = execute
-        task_class.create_id = lambda task: new_id()
+        task_class.create_id = make_id
         return task_class
 
     def map(self, it: Any) -> Any:

@@ -1,0 +1,63 @@
+"""One signature used several times: each use is a job of its own, as in Huey, unless the caller named its id."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from huey.api import chord, group
+
+from app.errors import InvalidInputError
+from tasks.engine.ids import new_id
+
+
+def make_id(task: Any) -> str:
+    """Make the id of a task whose caller names none, and remember that it is none of his."""
+    task.has_own_id = False
+    return new_id()
+
+
+def unshared(flow: Any) -> Any:
+    """Return a task, group or chord that shares no job with what was enqueued before, or twice within itself.
+
+    Raises: InvalidInputError for a pipeline that leads back into itself.
+    """
+    return _unshared(flow, set(), (), in_chord=False)
+
+
+def give_back(task: Any) -> None:
+    """Let the steps that follow a task be enqueued once more as they are: it itself never will be."""
+    for step in (task.on_complete, task.on_error):
+        if step is not None:
+            step.is_used = False
+            give_back(step)
+
+
+def _unshared(flow: Any, seen: set[str], path: tuple[Any, ...], in_chord: bool) -> Any:
+    if isinstance(flow, group | chord):
+        made = copy.copy(flow)
+        in_chord = in_chord or isinstance(flow, chord)
+        made.tasks = [_unshared(task, seen, (), in_chord) for task in flow.tasks]
+        if isinstance(flow, chord):
+            made.callback = _unshared(flow.callback, seen, (), in_chord)
+        return made
+    if any(flow is one for one in path):
+        raise InvalidInputError(
+            f"{flow.name} stands twice in one pipeline as the same signature, which would go round for ever: "
+            f"make one with .s() for each step.",
+            "then",
+        )
+    steps = {name: step for name in ("on_complete", "on_error") if (step := getattr(flow, name)) is not None}
+    own = {name: _unshared(step, seen, (*path, flow), in_chord) for name, step in steps.items()}
+    is_shared = not getattr(flow, "has_own_id", True) and (flow.id in seen or getattr(flow, "is_used", False))
+    made = flow
+    # A chord writes into its members: who uses the signature once more must not find that there.
+    if is_shared or in_chord or any(own[name] is not steps[name] for name in steps):
+        made = copy.copy(flow)
+        vars(made).update(own)
+    if is_shared:
+        made.id = new_id()
+        made.revoke_id = f"r:{made.id}"
+    flow.is_used = made.is_used = True
+    seen.add(made.id)
+    return made
