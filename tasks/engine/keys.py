@@ -39,4 +39,4 @@ class StoredLocks:
         yield from self._huey.storage.keys_from(f"{self._huey.name}.lock.")
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
