@@ -14,7 +14,6 @@ from huey.api import chord, group
 from app.clock import clock
 from app.database import Database
 from app.database_transaction import current_task
-from app.errors import ConflictError
 from app.settings import Settings
 from tasks.engine import announcing, arrivals, claims, jobs, queries, results, signatures
 from tasks.engine.batches import call_with, item_of
@@ -145,19 +144,13 @@ class DurableHuey(OperatedHuey):
 
         Raises: PayloadError, JobTooLargeError, InvalidInputError, QueueFullError; then nothing was accepted.
         """
-        here, outcome = self._here, self._notes()
+        outcome = self._notes()
         if isinstance(task, group | chord):
-            with self.bulk(), self._unfolding():
+            with self.bulk():
                 return results.named(super().enqueue(signatures.unshared(task)))
         if outcome is None:  # else it came with the job that it follows, and was checked with it
-            if not here.unfolds:
-                task = signatures.unshared(task)
+            task = signatures.unshared(task, self.running_job)
             check_call(task)
-            if task.id == self.running_job:
-                raise ConflictError(
-                    f"job {task.id} enqueues itself under its own id while it runs, which changes nothing: leave "
-                    "the id out, or raise RetryTask(delay=...) to run again"
-                )
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
@@ -205,15 +198,6 @@ class DurableHuey(OperatedHuey):
         here = self._here
         is_same = here.gathers_in_transaction == self.database.in_transaction
         return here.gathered if is_same and here.gatherer in (None, current_task()) else None
-
-    @contextmanager
-    def _unfolding(self) -> Iterator[None]:
-        """Mark the block in which Huey enqueues the members of a group or chord."""
-        before, self._here.unfolds = self._here.unfolds, True
-        try:
-            yield
-        finally:
-            self._here.unfolds = before
 
     def _pipeline_results(self, task: Any) -> list[results.Handle]:
         return [results.Handle(self, result.task) for result in super()._pipeline_results(task)]

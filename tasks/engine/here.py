@@ -20,5 +20,3 @@ class Here(threading.local):
     gathered: list[NewJob] | None = None
     gathers_in_transaction = False
     gatherer: object | None = None
-    unfolds = False
-    """Whether Huey enqueues the members of a group or chord."""
