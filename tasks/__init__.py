@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+from pathlib import Path
 
 from tasks.engine.durable import DurableHuey
 
@@ -15,7 +15,32 @@ progress = huey.progress
 
 
 def load() -> None:
-    """Import every module of this package, so that no task is ever unknown to the worker."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.name != "engine":
-            importlib.import_module(f"{__name__}.{module.name}")
+    """Import every module of this folder and of those inside it, so that no task is ever unknown to the worker.
+
+    Raises: ImportError for a module that Python cannot find by its name; what a module raises, with its path.
+    """
+    folder = Path(__path__[0])
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        *folders, name = path.relative_to(folder).with_suffix("").parts
+        parts = folders if name == "__init__" else [*folders, name]
+        if parts and parts[0] != "engine" and not any(part.startswith((".", "__")) for part in parts):
+            _refuse_a_lost_one(path, folder.parent)
+            found[path] = ".".join((__name__, *parts))
+    for path, module in found.items():
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            error.add_note(f"{path.relative_to(folder.parent)} raised it when the tasks were loaded.")
+            raise
+
+
+def _refuse_a_lost_one(path: Path, project: Path) -> None:
+    shown = path.relative_to(project)
+    if "." in path.stem or any("." in part for part in shown.parent.parts):
+        raise ImportError(f"{shown} cannot be imported, for there is a dot in its name: give it another.")
+    twin = path.with_suffix("")
+    if any(twin.rglob("*.py")):
+        raise ImportError(
+            f"{shown} and the folder {twin.name} beside it have one name, so only one is found: rename one."
+        )

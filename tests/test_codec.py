@@ -45,7 +45,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, float):
         return one == other and math.copysign(1, one) == math.copysign(1, other)
     if isinstance(one, dt.datetime | dt.time | Decimal):
-        return str(one) == str(other)
+        return (str(one), getattr(one, "fold", 0)) == (str(other), getattr(other, "fold", 0))
     return bool(one == other)
 
 
@@ -90,6 +90,9 @@ VALUES = [
     dt.datetime(2024, 2, 29, 12, 30, 15, 123456),  # noqa: DTZ001
     dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC),
     dt.datetime(2024, 2, 29, 12, 30, tzinfo=BERLIN),
+    dt.datetime(2027, 10, 31, 2, 30, fold=1),  # noqa: DTZ001
+    dt.time(2, 30, fold=1),
+    {"$fold": {"$datetime": "2027-10-31"}},
     dt.time(23, 59, 59, 1),
     dt.time(12, tzinfo=BERLIN),
     dt.timedelta(days=-1, microseconds=1),
@@ -247,6 +250,16 @@ def test_an_exception_whose_message_cannot_be_had_travels_all_the_same() -> None
 def test_a_moment_in_a_named_zone_comes_back_as_that_moment() -> None:
     moment = dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))
     assert travelled(moment).timestamp() == moment.timestamp()
+
+
+class NoZone(dt.tzinfo):
+    def utcoffset(self, _moment: dt.datetime | None) -> None:
+        return None
+
+
+def test_a_moment_in_a_zone_that_knows_no_offset_is_refused() -> None:
+    with pytest.raises(PayloadError, match="time zone"):
+        travelled(dt.datetime(2024, 1, 1, tzinfo=NoZone()))
 
 
 def test_what_huey_itself_keeps_as_results_comes_back() -> None:

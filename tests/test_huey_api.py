@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from huey.exceptions import CancelExecution, ResultTimeout, RetryTask, TaskException
 
+from tasks.engine.times import unix_time
 from tests.engine_rig import PATIENCE_S, Rig
 
 
@@ -280,3 +281,23 @@ def test_a_task_revoked_once_skips_one_job_and_revoked_until_comes_back(rig: Rig
     task()
     rig.run_all()
     assert body.runs == 2
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows sets no time zone for a process")
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_local_time_that_comes_twice_is_the_one_that_was_meant(
+    rig: Rig, give: Any, monkeypatch: pytest.MonkeyPatch, fold: int
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        eta = dt.datetime(2027, 10, 31, 2, 30, 0, 250_000, fold=fold)  # noqa: DTZ001
+        due_at = dt.datetime(2027, 10, 31, fold, 30, 0, 250_000, dt.UTC).timestamp()
+        again = give(1).reschedule(eta=eta)
+        scheduled = [give.schedule((1,), eta=eta), rig.huey.enqueue(give.s(1, eta=eta)), again]
+        assert [rig.row(result.id)["run_at"] for result in scheduled] == [due_at] * 3
+        give(1, expires=eta, priority=1)
+        assert unix_time(rig.huey.pending()[0].expires_resolved) == due_at
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -85,6 +85,7 @@ NAMES: list[tuple[Any, str]] = [
     (huey.exceptions, "RETRYING_EXCEPTIONS"),
     (huey.storage, "EmptyData"),
     (huey.utils, "Error"),
+    (huey.utils, "local_to_utc"),
     (huey.utils, "SKIPPED"),
 ]
 

@@ -6,9 +6,10 @@ import logging
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, jsonify, render_template, request
+from flask import Flask, Request, Response, current_app, jsonify, render_template, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.routing import MapAdapter
 
 from app.errors import (
     DatabaseBusyError,
@@ -35,7 +36,18 @@ log = logging.getLogger("postroom.pages")
 
 
 class Site(Flask):
-    """Flask, but for how it logs an error nobody caught: addresses may hold a token, so the route is named."""
+    """Flask, but for the address of links outside requests, and for how it logs an error nobody caught.
+
+    Addresses may hold a token, so the log names the route.
+    """
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Let links that are made outside a request, in a task's body say, begin with PUBLIC_URL."""
+        settings = self.extensions.get("settings")
+        if request is not None or settings is None:
+            return super().create_url_adapter(request)
+        public = urlsplit(settings.public_url)
+        return self.url_map.bind(public.netloc, script_name=public.path or "/", url_scheme=public.scheme)
 
     def log_exception(self, exc_info: Any) -> None:
         """Write the error with its trace into the log."""

@@ -82,10 +82,21 @@ def _encode_int(value: int, path: Path) -> int:
     return value
 
 
+def _encode_datetime(value: dt.datetime, path: Path) -> Any:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise _RefusedError(f"{_spell(path)} has a time zone that knows no offset; pass another, or none")
+    return _folded(value, {"$datetime": value.isoformat()})
+
+
 def _encode_time(value: dt.time, path: Path) -> Any:
     if value.tzinfo is not None and value.utcoffset() is None:
         raise _RefusedError(f"{_spell(path)} is a time whose offset depends on the day; pass a datetime")
-    return {"$time": value.isoformat()}
+    return _folded(value, {"$time": value.isoformat()})
+
+
+def _folded(value: dt.datetime | dt.time, encoded: dict[str, str]) -> dict[str, Any]:
+    """Keep that it is the second of two hours of one name, as clocks are set back; ISO 8601 has no word for it."""
+    return {"$fold": encoded} if value.fold else encoded
 
 
 def _encode_list(value: Iterable[Any], path: Path) -> Any:
@@ -135,7 +146,7 @@ ENCODERS: dict[type, Callable[[Any, Path], Any]] = {
     bytes: lambda value, path: {"$bytes": base64.b64encode(value).decode("ascii")},
     Decimal: lambda value, path: {"$decimal": str(value)},
     uuid.UUID: lambda value, path: {"$uuid": str(value)},
-    dt.datetime: lambda value, path: {"$datetime": value.isoformat()},
+    dt.datetime: _encode_datetime,
     dt.date: lambda value, path: {"$date": value.isoformat()},
     dt.time: _encode_time,
     dt.timedelta: lambda value, path: {"$timedelta": [value.days, value.seconds, value.microseconds]},
@@ -154,6 +165,7 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
     "$datetime": dt.datetime.fromisoformat,
     "$date": dt.date.fromisoformat,
     "$time": dt.time.fromisoformat,
+    "$fold": lambda value: value.replace(fold=1),
     "$timedelta": lambda value: dt.timedelta(*value),
     "$message": lambda value: Message(**value),
     "$failure": Error,

@@ -21,3 +21,11 @@ def naive_utc(unix_s: float) -> dt.datetime:
 
 # Huey counts delays and expiries from it.
 huey.utils.utcnow = lambda: naive_utc(clock())
+
+
+def _local_to_utc(naive_local: dt.datetime) -> dt.datetime:
+    return naive_local.astimezone(dt.UTC).replace(tzinfo=None)
+
+
+# Huey's own takes the second of two hours of one name (fold=1) for the first, and drops the microseconds.
+huey.utils.local_to_utc = _local_to_utc
