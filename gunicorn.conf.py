@@ -179,7 +179,8 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Start the consumer, after the fork and never in the reloader's parent."""
-    from app.errors import DatabaseBusyError, PostroomError  # those of the fresh import
+    from app import doctor  # these of the fresh import
+    from app.errors import DatabaseBusyError, PostroomError
 
     # A job's first steps wait less for a page's code to let go of the interpreter (Python's default: 5 ms).
     sys.setswitchinterval(0.001)
@@ -197,8 +198,8 @@ def post_worker_init(worker):
     set_patience(worker, consumer.longest_timeout_s())
     worker.poller.register(lifeline, EVENT_READ, lambda _: _end_after_parent(worker))
     os.register_at_fork(after_in_child=lambda: _let_go(worker))
-    if worker.age == 1:  # the first, not one after a reload; it tries the disk, and nobody waits for that
-        threading.Thread(target=_say_what_does_not_hold, name="Doctor", daemon=True).start()
+    if worker.age == 1:  # the first, not one after a reload
+        doctor.warn(settings, environ)
     if not settings.production:
         threading.Thread(target=_reload_on_edit, args=(worker,), name="Reloader", daemon=True).start()
 
@@ -250,13 +251,6 @@ def _make_new_file(database):
         database.close()
     finally:
         os._exit(0)
-
-
-def _say_what_does_not_hold():
-    from app import doctor  # that of the fresh import
-
-    for check in doctor.glance(settings, environ):
-        log.warning("%s (python3 main.py doctor tells more)", check)
 
 
 def _consumer(worker):

@@ -64,7 +64,7 @@ def _serve_with_waitress(settings: "Settings") -> int:
 
     import waitress
 
-    from app import create_app, listening, logs
+    from app import create_app, doctor, listening, logs
     from app.banner import banner
     from app.secret_key import secret_key
 
@@ -75,6 +75,7 @@ def _serve_with_waitress(settings: "Settings") -> int:
     consumer.start()
     is_chosen = bool(os.environ.get("ADMIN_TOKEN", "").strip())
     print(banner(settings, settings.public_url, is_chosen), file=sys.stderr, flush=True)
+    doctor.warn(settings)
     try:
         waitress.serve(app, host=settings.host, port=settings.port, threads=settings.web_threads)
     finally:
@@ -87,7 +88,7 @@ def worker() -> int:
     import queue
     import signal
 
-    from app import create_app, logs
+    from app import create_app, doctor, logs
     from app.settings import Settings
 
     # Its put() is safe in a signal handler, an Event's set() is not.
@@ -100,6 +101,7 @@ def worker() -> int:
     consumer.recycle = lambda: heard.put("start anew")  # every thread hangs, and no thread can be stopped
     consumer.start(always=True)
     print("Postroom worker: runs the jobs of %s" % settings.data_dir, file=sys.stderr, flush=True)
+    doctor.warn(settings)
     word = None
     while word is None:
         try:

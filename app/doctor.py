@@ -7,6 +7,7 @@ of its own beside the data, which it takes away again.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import platform
 import socket
@@ -43,6 +44,9 @@ UNSET = {
 }
 
 
+log = logging.getLogger("postroom")
+
+
 def report(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
     """Print every check; return the exit status, 1 when something is wrong."""
     status = 0
@@ -52,6 +56,16 @@ def report(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
         )  # as soon as it is known: the mail server, which comes last, may take its time
         status |= check.state == "wrong"
     return int(status)
+
+
+def warn(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
+    """Write into the log what a start should say, in a thread: it tries the disk, and nobody waits for that."""
+
+    def write() -> None:
+        for check in glance(settings, environ):
+            log.warning("%s (python3 main.py doctor tells more)", check)
+
+    threading.Thread(target=write, name="Doctor", daemon=True).start()
 
 
 def glance(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Check]:

@@ -202,6 +202,15 @@ def test_no_spelling_leads_round_the_door_or_to_another_site(site: Site, path: s
 # Ten thousand times
 
 
+def test_nobody_moves_the_site_below_another_path(site: Site) -> None:
+    for header in (b"SCRIPT_NAME: /shop", b"SCRIPT_NAME: //evil.example", b"PATH_INFO: /desk"):
+        answer = converse(
+            site, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + header + b"\r\n\r\n"
+        )
+        assert status_of(answer) == 200
+        assert b'href="/sign-in"' in answer
+
+
 def test_ten_thousand_subscriptions_from_one_client_are_twenty_mails(site: Site) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
     answers: Counter[int] = Counter()
