@@ -101,7 +101,8 @@ def worker() -> int:
     consumer.recycle = lambda: heard.put("start anew")  # every thread hangs, and no thread can be stopped
     consumer.start(always=True)
     print("Postroom worker: runs the jobs of %s" % settings.data_dir, file=sys.stderr, flush=True)
-    doctor.warn(settings)
+    for check in doctor.check_spelling(os.environ):  # the site says all the rest
+        print(check, file=sys.stderr, flush=True)
     word = None
     while word is None:
         try:
