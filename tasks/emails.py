@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ MAX_LETTERS = 1000
 
 CONNECTIONS = 2
 """Mails on their way at once; providers allow few connections. Source: learn.microsoft.com allows three"""
+
+
+FAILED_JOB_S = 2.0
+"""How long the failed job of a mail that is queued again is waited for, to take it off the shelf."""
 
 
 DELIVER = "tasks.emails.deliver_email"
@@ -194,10 +199,12 @@ def _revive(email_id: int) -> None:
     job = str(uuid.uuid4())
     with database.transaction():
         email = refusals.revive(email_id, job)
-        if email is not None:
-            deliver_email(email_id, id=job, priority=email.priority)
-            huey.delete_failed(email.job)
-            log.warning("mail %d, which had failed, waits with all others", email_id)
+        if email is None:
+            return
+        deliver_email(email_id, id=job, priority=email.priority)
+    log.warning("mail %d, which had failed, waits with all others", email_id)
+    # The job it failed with may be about to end; it is nobody's to retry.
+    huey.wait_until(email.job, lambda: huey.delete_failed(email.job), time.monotonic() + FAILED_JOB_S)
 
 
 def _pause(seconds: float, reason: str) -> None:
