@@ -208,7 +208,7 @@ def worker_exit(server, worker):
     """Give running bodies what is left of their 8 s."""
     consumer = _consumer(worker)
     if consumer is not None:
-        consumer.stop()
+        consumer.stop_for_good()
 
 
 def _wait_for_signals(server, timeout):

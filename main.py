@@ -79,7 +79,7 @@ def _serve_with_waitress(settings: "Settings") -> int:
     try:
         waitress.serve(app, host=settings.host, port=settings.port, threads=settings.web_threads)
     finally:
-        consumer.stop()
+        consumer.stop_for_good()
     return 0
 
 
@@ -111,9 +111,10 @@ def worker() -> int:
             )  # a signal may reach another thread, and then ends no wait of this one
         except queue.Empty:
             continue
-    consumer.stop()
     if word == "start anew":
+        consumer.stop()
         os.execv(sys.executable, [sys.executable, os.path.join(PROJECT_DIR, "main.py"), "worker"])
+    consumer.stop_for_good()
     return 0
 
 

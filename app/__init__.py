@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.sqlite_synchronous,
         [tasks.huey.migrations, catalogue.migrations, ledger.migrations],
     )
-    tasks.huey.attach(database, settings, app.app_context, make_queue_in_child)
+    database = tasks.huey.attach(database, settings, app.app_context, make_queue_in_child)
     app.extensions.update(
         settings=settings,
         database=database,

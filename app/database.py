@@ -64,6 +64,11 @@ class Database:
         self._readers = Readers(self.path, self.wait_s)
         self._open_transaction = OpenTransaction()
 
+    def is_like(self, other: Database) -> bool:
+        """Say whether another one would open the same file in the same way: a process opens a file once."""
+        mine, others = ((one.path, one.environment, one.synchronous, one.migrations) for one in (self, other))
+        return mine == others
+
     # Reading
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:

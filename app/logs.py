@@ -27,7 +27,10 @@ class DiscreetFormatter(logging.Formatter):
 def is_news(record: logging.LogRecord) -> bool:
     """Say no to a trace of an error that has been logged already, in words, by whoever knew more about it."""
     error = record.exc_info[1] if record.exc_info else None
-    return not getattr(error, "is_logged", False)
+    try:
+        return not getattr(error, "is_logged", False)
+    except Exception:  # an error that hands unknown attributes on to what it wraps
+        return True
 
 
 def configure(level: str, secrets: Iterable[str] = ()) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,10 +12,12 @@ from typing import Any
 
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
 
+from tasks.engine.careful_log import careful
 from tasks.engine.jobs import ClaimedJob
+from tasks.engine.outcome import words_of
 from tasks.engine.times import naive_utc, unix_time
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 MEANT_FOR_ALL = (*RETRYING_EXCEPTIONS, CancelExecution)
 """What a body raises to say what is to happen: in a batch it happens to all of its jobs."""
@@ -103,7 +104,7 @@ class Batch:
         except BaseException as error:  # sys.exit too: no job may seem done that was not
             log.exception("A batch of %d %s failed; each is tried alone", len(items), task.name)
             self._included.clear()
-            self._reason = f"the batch it was in failed ({type(error).__name__}: {error}); it is tried alone"
+            self._reason = f"the batch it was in failed ({words_of(error)}); it is tried alone"
 
     def _gather(self, first: Any) -> list[Any]:
         """Gather the arguments of the jobs that are to run: not those revoked, expired or cancelled by a hook."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import traceback
 from typing import Any, NamedTuple
 
 from tasks.engine.codec import RemoteError
 from tasks.engine.jobs import ClaimedJob
-from tasks.engine.outcome import MAX_ERROR_CHARS, words_of
+from tasks.engine.outcome import MAX_ERROR_CHARS, trace_of, words_of
 
 # Down, to the child
 
@@ -94,15 +93,18 @@ class PackedError(NamedTuple):
 
 def pack(error: BaseException) -> PackedError:
     """Make an exception fit to travel."""
-    lines = "".join(traceback.format_exception(error))
+    lines = trace_of(error)
     kind, _, message = words_of(error).partition(": ")
     return PackedError(_pickled(error), kind, message, lines[-MAX_ERROR_CHARS:])
 
 
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of an error being handled; if it comes from a child, the child's own."""
-    cause = error.__cause__
-    return cause.text if isinstance(cause, RaisedInChildError) else traceback.format_exc()
+    try:
+        cause = error.__cause__
+    except Exception:  # an error that answers for its attributes itself
+        cause = None
+    return cause.text if isinstance(cause, RaisedInChildError) else trace_of(error)
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import sqlite3
 import threading
@@ -18,12 +17,13 @@ from app.settings import Settings
 from tasks.engine import jobs
 from tasks.engine.body_messages import Call, Start
 from tasks.engine.body_parent import START_WITHIN_S, BodyProcess, BodyProcessError
+from tasks.engine.careful_log import careful
 from tasks.engine.outcome import Outcome
 
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 IDLE_S = 60.0
 """A process that has had nothing to do for so long is ended; it takes some 50 MB."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import sqlite3
 from typing import Any
 
@@ -11,10 +10,11 @@ from huey.utils import SKIPPED, ChordConfig, Error
 
 from app.errors import PostroomError
 from tasks.engine import arrivals, jobs
+from tasks.engine.careful_log import careful
 from tasks.engine.outcome import MAX_ERROR_CHARS, Outcome, words_of
 from tasks.engine.results import moved_key
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 
 def note_part(huey: Any, outcome: Outcome, chord: ChordConfig, value: Any) -> None:
@@ -64,15 +64,20 @@ def _enqueue(huey: Any, connection: sqlite3.Connection, callback: Any, now: floa
     arrivals.insert(connection, [huey._new_job(callback)._replace(is_member=False)], now)
 
 
+def failure_of(job: jobs.ClaimedJob, error: BaseException) -> Error:
+    """Make the result of a job that fails and that no task is made of."""
+    return Error({"error": words_of(error), "task_id": job.uuid, "retries": 0, "traceback": None})
+
+
 def report_unread(huey: Any, job: jobs.ClaimedJob, error: BaseException) -> None:
     """Tell the chord of a job that no task can be made of, if its message can be read at all."""
-    failure = Error({"error": words_of(error), "task_id": job.uuid, "retries": 0, "traceback": None})
     try:
         message = huey.serializer.deserialize(job.payload)
         while message is not None and message.chord_config is None:
             message = message.on_complete
         if message is not None:
             *place, callback = message.chord_config
-            huey._check_chord(ChordConfig(*place, huey._registry.create_task(callback)), failure)
+            chord = ChordConfig(*place, huey._registry.create_task(callback))
+            huey._check_chord(chord, failure_of(job, error))
     except Exception:
         log.exception("Job %s cannot be read at all: if it is in a chord, that never fires", job.uuid)

@@ -1,8 +1,11 @@
-"""The clock: one instance promotes due jobs and fires cron; every one watches for others and their deaths."""
+"""The clock: one instance promotes due jobs and fires cron; every one watches for others and their deaths.
+
+A frozen process keeps its lock, and with it the clock. So each other instance does what the clock has not done
+a little after its time: every arrow is guarded by its row, and a minute of a task is noted once, whoever fires it.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import time
@@ -11,18 +14,23 @@ from typing import TYPE_CHECKING, Any
 from huey.consumer import BaseProcess
 
 from tasks.engine import announcing, cron, jobs, queries, upkeep
+from tasks.engine.careful_log import careful
 from tasks.engine.instances import file_lock, try_lock
 
 if TYPE_CHECKING:
     from tasks.engine.consumer import EmbeddedConsumer
 
-log = logging.getLogger("postroom.clock")
+log = careful("postroom.clock")
 
 LOOK_S = 1.0
 """How often to look for other processes, dead ones and a free clock."""
 SIBLING_LOOK_S = 0.025
 """How often to look for other processes' commits while there are any."""
+LATE_S = 2.0
+"""What is undone for so long after its time is done by instances that do not hold the clock, too."""
 UPKEEP_S = 60.0
+DEPUTYS_UPKEEP_S = 10 * UPKEEP_S
+"""How often those look after the tables."""
 UPKEEP_PAUSE_S = 0.02
 """Between two batches of upkeep, so that others get the writer."""
 PROMOTE_AT_ONCE = 1000
@@ -45,7 +53,7 @@ class Clock(BaseProcess):
         self._next_run_at: float | None = None
         self._minute: int | None = None
         self._looked_at: dict[type, int] = {}
-        self._upkeep_due = time.monotonic() + UPKEEP_S
+        self._upkeep_due = time.monotonic() + DEPUTYS_UPKEEP_S
         self._resumes_at: float | None = None
 
     def loop(self, now: float | None = None) -> None:
@@ -55,19 +63,20 @@ class Clock(BaseProcess):
             # While nobody commits, what was read a second ago still holds: an idle site reads next to nothing.
             version = self.huey.database.data_version()
             changed = version != self._read_version or time.monotonic() - self._read_at >= UPKEEP_S
-            if time.monotonic() - self._looked >= LOOK_S:
+            looks = time.monotonic() - self._looked >= LOOK_S
+            if looks:
                 self._look_around(version, changed)
                 changed = changed or self._read_at == -math.inf
             if self.huey.has_siblings:
                 self._notice_commits_elsewhere(version)
             self._end_pauses(changed)
             if self.holds:
-                self._promote(changed)
-                self._fire_cron()
-                self._keep_up()
+                self._do_what_is_due(changed)
+            elif looks:
+                self._do_what_is_due(True, LATE_S)
             if changed:
                 self._read_version, self._read_at = version, time.monotonic()
-        except Exception:
+        except BaseException:
             log.exception("The clock stumbled; it goes on in a second")
             self.stop_flag.wait(LOOK_S)
             return
@@ -88,7 +97,9 @@ class Clock(BaseProcess):
         if not self.holds and try_lock(self.lock):
             instance.take_clock()
             self.holds = True
+            self._upkeep_due = time.monotonic() + UPKEEP_S
             self._read_at = -math.inf  # what is due has not been read yet
+        self.consumer.see_to_supervisor()
         self.consumer.recycle_if_stuck()
         if not self.huey.has_siblings:
             # A short-lived process may have come, enqueued and gone since the last look.
@@ -100,8 +111,13 @@ class Clock(BaseProcess):
             self.huey.ready_bell.ring_all()
             self.huey.end_calls.call_all()
 
-    def _promote(self, changed: bool) -> None:
-        now = self.huey.now()
+    def _do_what_is_due(self, changed: bool, late_s: float = 0) -> None:
+        self._promote(changed, late_s)
+        self._fire_cron(late_s)
+        self._keep_up()
+
+    def _promote(self, changed: bool, late_s: float) -> None:
+        now = self.huey.now() - late_s
         if not changed and (self._next_run_at is None or self._next_run_at > now):
             return
         row = self.huey.database.read_one(queries.NEXT_RUN_AT)
@@ -117,12 +133,16 @@ class Clock(BaseProcess):
         # A promotion that a power cut undoes is made again: the job is scheduled then, and due.
         due, promoted = self.huey.database.write(promote, durable=False)
         self.huey.ready_bell.ring(promoted)
+        if promoted and not self.holds:
+            log.warning(
+                "The process that holds the clock does not get to its work: %d jobs were due", promoted
+            )
         announcing.promoted(self.huey, due)
         row = self.huey.database.read_one(queries.NEXT_RUN_AT)
         self._next_run_at = row[0] if row else None
 
-    def _fire_cron(self) -> None:
-        minute = int(self.huey.now() // 60)
+    def _fire_cron(self, late_s: float = 0) -> None:
+        minute = int((self.huey.now() - late_s) // 60)
         if self._minute == minute or not self.huey.has_periodic_tasks:
             return
         self._minute = minute
@@ -135,7 +155,7 @@ class Clock(BaseProcess):
                 if due is not None:
                     self.huey.enqueue_cron(task, due)
                 self._looked_at[type(task)] = minute
-            except Exception:  # its own, and no reason to forget the others
+            except BaseException:  # its own, and no reason to forget the others
                 log.exception("The periodic task %s cannot fire; it is tried again in a minute", task.name)
 
     def _keep_up(self) -> None:
@@ -150,7 +170,8 @@ class Clock(BaseProcess):
         left = self.huey.database.write(upkeep.vacuum, durable=False) if idle else 0
         if idle and not left:
             self.huey.database.shrink_wal()
-        self._upkeep_due = time.monotonic() + (UPKEEP_PAUSE_S if gone or left else UPKEEP_S)
+        every_s = UPKEEP_S if self.holds else DEPUTYS_UPKEEP_S
+        self._upkeep_due = time.monotonic() + (UPKEEP_PAUSE_S if gone or left else every_s)
 
     def _end_pauses(self, changed: bool) -> None:
         """Wake the workers when a pause with an end has ended."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -14,6 +14,7 @@ from filelock import FileLock
 from huey.consumer import Consumer
 
 from tasks.engine import jobs
+from tasks.engine.careful_log import careful
 from tasks.engine.claims import SUSPECT_DEATHS
 from tasks.engine.clock import Clock
 from tasks.engine.instances import Instance, file_lock, try_lock
@@ -23,10 +24,12 @@ from tasks.engine.wrapper import DEFAULT_TIMEOUT_S
 if TYPE_CHECKING:
     from tasks.engine.durable import DurableHuey
 
-log = logging.getLogger("postroom.consumer")
+log = careful("postroom.consumer")
 
 STOP_WITHIN_S = 8.0
 """From the signal on, bodies may take this long to finish; hosts kill after about ten seconds."""
+AT_THE_END_S = 1.0
+"""What else runs in the process may take so much longer."""
 LOOK_FOR_THE_PLACE_S = 1.0
 MOST_BETWEEN_LOOKS_S = 5.0
 """The clock looks every second. In what is longer this process did not run, and no body had that time."""
@@ -46,6 +49,7 @@ class EmbeddedConsumer(Consumer):
         self._stop_asked_at: float | None = None
         self._consuming = False
         self._recycling = False
+        self._clock: Clock | None = None
         self.recycle: Callable[[], None] | None = None
         self._looked_at = math.inf
         self._freezes: deque[tuple[float, float]] = deque(maxlen=100)
@@ -66,6 +70,7 @@ class EmbeddedConsumer(Consumer):
         """Join the instances and run jobs: at once with `always`, else when the folder's place is free."""
         self.huey.end_calls.open()
         self.huey.heed_the_file()
+        self.huey.consumer_troubles, self.huey.consumer_pid = self.troubles, os.getpid()
         self.instance.join(threads=0)
         self.huey.lock_owner = self.instance.id
         if self.instance.sweep():
@@ -74,8 +79,19 @@ class EmbeddedConsumer(Consumer):
         # Made here and not before: the app may be made before the fork, and no lock goes through one.
         self._place = None if always else file_lock(self.huey.database.path.parent / "consumer.lock")
         self._take_place()
-        self._supervisor = threading.Thread(target=self._supervise, name="Consumer", daemon=True)
-        self._supervisor.start()
+        self._start_supervisor()
+
+    def see_to_supervisor(self) -> None:
+        """Replace the thread that looks after the others, if it has died."""
+        is_dead = self._supervisor is not None and not self._supervisor.is_alive()
+        if is_dead and not self.stop_flag.is_set():
+            log.error("The consumer's supervisor has died; another takes its place")
+            self._start_supervisor()
+
+    def _start_supervisor(self) -> None:
+        supervisor = threading.Thread(target=self._supervise, name="Consumer", daemon=True)
+        supervisor.start()
+        self._supervisor = supervisor
 
     def stop_soon(self) -> None:
         """Ask for the end, from which the 8 s for running bodies count; safe in a signal handler."""
@@ -96,8 +112,18 @@ class EmbeddedConsumer(Consumer):
             thread.join(self._left_s())
         self.huey.body_processes.end_unused(0)
         self.huey.notify_interrupted_tasks()
+        self.huey.consumer_pid = None
         if not any(thread.is_alive() for thread in self._threads()):
             self.instance.leave()
+
+    def stop_for_good(self) -> None:
+        """Stop, and see that the process ends within 9 s of the signal, whatever threads a body left behind."""
+        self.stop()
+        if self._supervisor is not None:
+            # A pool of threads that has something to do would keep Python from ending; this one does not.
+            end = threading.Timer(self._left_s() + AT_THE_END_S, os._exit, [0])
+            end.daemon = True
+            end.start()
 
     def is_late(self) -> bool:
         """Say whether the time for an orderly end is over."""
@@ -135,6 +161,23 @@ class EmbeddedConsumer(Consumer):
         here = [kind for kind in kinds if not getattr(kind, "process", False)]
         return max((kind.default_timeout or math.inf for kind in here), default=DEFAULT_TIMEOUT_S)
 
+    def troubles(self) -> list[str]:
+        """Return a sentence for each thing that ails this process and that its tables cannot tell."""
+        if not self._consuming or self.stop_flag.is_set():
+            return []
+        unwritten = [worker.unwritten for worker, _ in self.worker_threads if worker.unwritten is not None]
+        threads = [*self._threads(), *filter(None, [self._supervisor])]
+        dead = [thread.name for thread in threads if thread.ident and not thread.is_alive()]
+        said = []
+        if unwritten:
+            said.append(
+                f"{len(unwritten)} workers wait to write how their jobs ended ({unwritten[0]}). They go on by "
+                "themselves as soon as it can be written, and nothing runs twice for it."
+            )
+        if dead:
+            said.append(f"Threads have died: {', '.join(dead)}. They are replaced within seconds.")
+        return said
+
     def ends(self) -> int:
         """Count the calls of bodies that have ended so far."""
         return sum(worker.ends for worker, _ in self.worker_threads)
@@ -167,15 +210,32 @@ class EmbeddedConsumer(Consumer):
 
     def _consume(self) -> None:
         # Made anew: the app may be made before the fork, after which Python takes its threads for ended.
-        self.scheduler = self._create_process(self._create_scheduler(), "Scheduler")
-        workers = [self._create_worker() for _ in range(self.workers)]
-        self.worker_threads = [
-            (worker, self._create_process(worker, f"Worker-{number}"))
-            for number, worker in enumerate(workers, 1)
-        ]
+        self._clock = self._create_scheduler()
+        self.scheduler = self._create_process(self._clock, "Scheduler")
+        self.worker_threads = [self._make_worker(number) for number in range(1, self.workers + 1)]
         self._consuming = True
         super().start()
         self.instance.set_threads(self.workers)
+
+    def _make_worker(self, number: int) -> tuple[BellWorker, threading.Thread]:
+        worker = self._create_worker()
+        return worker, self._create_process(worker, f"Worker-{number}")
+
+    def check_worker_health(self) -> None:
+        """Replace threads that have died, and free what a dead worker had claimed: that is a death of the job."""
+        for place, (_, dead) in enumerate(self.worker_threads):
+            if not dead.is_alive():
+                log.error("%s has died; another takes its place", dead.name)
+                self.huey.free(self.instance.id, dead.name)
+                heir = self._make_worker(place + 1)
+                heir[1].start()
+                self.worker_threads[place] = heir
+                self.huey.ready_bell.ring_all()
+        if not self.scheduler.is_alive():
+            log.error("The clock has died; another takes its place")
+            # The same clock in a new thread: if it could not let go of its lock, it has it still.
+            self.scheduler = self._create_process(self._clock, "Scheduler")
+            self.scheduler.start()
 
     def _supervise(self) -> None:
         """Take the place when it is free, mend dead threads, and start the stop when it is asked for."""
@@ -188,7 +248,7 @@ class EmbeddedConsumer(Consumer):
                     self.instance.sweep()
                     self.huey.has_siblings = bool(self.instance.others())
                     self._take_place()
-            except Exception:
+            except BaseException:
                 log.exception("The consumer's supervisor stumbled; it goes on")
         self.stop_flag.set()
         self.huey.end_calls.close()

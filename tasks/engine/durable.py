@@ -15,7 +15,7 @@ from app.clock import clock
 from app.database import Database
 from app.database_transaction import current_task
 from app.settings import Settings
-from tasks.engine import announcing, arrivals, claims, jobs, queries, results, signatures
+from tasks.engine import announcing, arrivals, claims, jobs, queries, results, sharing, signatures
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
@@ -40,6 +40,8 @@ class DurableHuey(OperatedHuey):
         self.max_pending_jobs = 100_000
         self._hang_bells()
         self.has_siblings = False
+        self.consumer_pid: int | None = None
+        """The process in which a consumer was started, until it stops: a fork of it has none."""
         self._next_fires = NextFires()
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
         self._locks = StoredLocks(self)
@@ -50,17 +52,23 @@ class DurableHuey(OperatedHuey):
         settings: Settings,
         context: Callable[[], AbstractContextManager[Any]],
         make_in_child: Make | None = None,
-    ) -> None:
-        """Say which database holds the queue and in which context bodies run; the last app made wins.
+    ) -> Database:
+        """Say which database holds the queue and in which context bodies run; return the database that is used.
 
+        The last app made wins, but jobs that run here already keep their context, their bells and their settings.
         `make_in_child`, a function of a module, makes this queue again in a process that runs bodies.
+        Raises: ConfigurationError when jobs of another file run in this process.
         """
+        database, keeps = sharing.settle(self, database)
+        if keeps:
+            return database
         self.body_processes.end_unused(0)
         self.body_processes = BodyProcesses(self, make_in_child, settings)
         self._database, self._context = database, context
         self.max_pending_jobs, self.max_job_bytes = settings.max_pending_jobs, settings.max_job_bytes
         self.ages = Ages(settings.result_ttl_s, settings.done_ttl_s, settings.failed_ttl_s)
         self._hang_bells()
+        return database
 
     def _hang_bells(self) -> None:
         self.ready_bell, self.end_calls = ReadyBell(), EndCalls()
@@ -268,7 +276,7 @@ class DurableHuey(OperatedHuey):
         new_job, now = self._new_job(task), self.now()
 
         def fire(connection: sqlite3.Connection) -> bool:
-            if not jobs.add_cron_run(connection, new_job.task, minute):
+            if not jobs.add_cron_run(connection, new_job.task, minute, present=int(self.now() // 60)):
                 return False
             if not getattr(task, "pile_up", True) and jobs.is_live(connection, new_job.task):
                 return False  # the run before this one is still at it

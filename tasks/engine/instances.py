@@ -5,7 +5,6 @@ Liveness is a lock, not a clock: a slow process is never taken for dead, a kille
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import sqlite3
@@ -16,8 +15,9 @@ from filelock import FileLock, Timeout
 
 from app.database import Database
 from tasks.engine import queries
+from tasks.engine.careful_log import careful
 
-log = logging.getLogger("postroom.instances")
+log = careful("postroom.instances")
 
 
 def file_lock(path: Path) -> FileLock:

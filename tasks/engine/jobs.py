@@ -223,8 +223,10 @@ def promote(connection: sqlite3.Connection, now: float, limit: int = 1000) -> in
     ).rowcount
 
 
-def free(connection: sqlite3.Connection, instance: str, now: float) -> list[ClaimedJob]:
-    """Free the claims of an instance that is gone, and forget it; return the jobs it had.
+def free(
+    connection: sqlite3.Connection, instance: str, now: float, worker: str | None = None
+) -> list[ClaimedJob]:
+    """Free the claims of an instance that is gone, and forget it; or of one dead worker of it. Return the jobs.
 
     The attempt is refunded. A death counts, unless the body had not begun, or the instance was stopping: then its
     work was cut off, not killed. A job that was overdue when it died comes back after as long again, so that others
@@ -236,26 +238,27 @@ def free(connection: sqlite3.Connection, instance: str, now: float) -> list[Clai
         "INSERT INTO postroom_attempts SELECT id, attempt, IIF(?1 AND NOT starting, 'death', 'stopped'),"
         " started_at, ?2, IIF(?1, 'its process died ', 'its process was stopped ')"
         " || IIF(starting, 'before its body had begun', 'while it ran'), NULL"
-        " FROM postroom_jobs WHERE state = 'running' AND instance = ?3",
-        (died, now, instance),
+        " FROM postroom_jobs WHERE state = 'running' AND instance = ?3 AND worker = IFNULL(?4, worker)",
+        (died, now, instance, worker),
     )
     hung = "WHEN ?1 AND started_at + timeout_s < ?2"
     rows = connection.execute(
         "UPDATE postroom_jobs SET attempt = attempt - 1, deaths = deaths + (?1 AND NOT starting),"
         " starting = 0, instance = NULL, worker = NULL,"
         f" state = CASE {hung} THEN 'scheduled' ELSE 'ready' END, run_at = CASE {hung} THEN ?2 + timeout_s END,"
-        f" ready_at = CASE {hung} THEN NULL ELSE ?2 END WHERE state = 'running' AND instance = ?3"
-        f" RETURNING {CLAIMED}",
-        (died, now, instance),
+        f" ready_at = CASE {hung} THEN NULL ELSE ?2 END"
+        f" WHERE state = 'running' AND instance = ?3 AND worker = IFNULL(?4, worker) RETURNING {CLAIMED}",
+        (died, now, instance, worker),
     ).fetchall()
     freed = [ClaimedJob(*row) for row in rows]
-    owners = [(instance,), *((job.uuid,) for job in freed)]
+    owners = [(job.uuid,) for job in freed] + ([] if worker else [(instance,)])
     # What a revoke flag did is undone with the claim; locks go.
     connection.executemany(
         "UPDATE postroom_huey_data SET job = NULL WHERE job = ? AND key LIKE 'rt:%'", owners
     )
     connection.executemany("DELETE FROM postroom_huey_data WHERE job = ?", owners)
-    connection.execute("DELETE FROM postroom_instances WHERE id = ?", (instance,))
+    if worker is None:
+        connection.execute("DELETE FROM postroom_instances WHERE id = ?", (instance,))
     return freed
 
 
@@ -277,8 +280,14 @@ def is_live(connection: sqlite3.Connection, task: str) -> bool:
     return any(connection.execute(sql.format(state), (task,)).fetchone() for state in LIVE)
 
 
-def add_cron_run(connection: sqlite3.Connection, task: str, minute: int) -> bool:
-    """Note that a periodic task fires for a minute; False when it has fired for it already."""
+def add_cron_run(connection: sqlite3.Connection, task: str, minute: int, present: int | None = None) -> bool:
+    """Note that a periodic task fires for a minute; False when it has fired for it, or for a later one, already.
+
+    Later minutes count up to the present one: those beyond were noted while the clock was ahead.
+    """
+    later = "SELECT 1 FROM postroom_cron_runs WHERE task = ? AND minute > ? AND minute <= ?"
+    if connection.execute(later, (task, minute, minute if present is None else present)).fetchone():
+        return False  # another process did it while this one was frozen
     sql = "INSERT OR IGNORE INTO postroom_cron_runs VALUES (?, ?)"
     if connection.execute(sql, (task, minute)).rowcount == 0:
         return False

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import logging
 import random
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -16,20 +14,21 @@ from huey.utils import Error
 
 from app.clock import clock
 from app.database import Database
-from app.errors import JobTooLargeError, PostroomError
-from tasks.engine import arrivals, body_threads, chords, jobs, revoking
+from app.errors import JobTooLargeError
+from tasks.engine import arrivals, body_threads, chords, forks, jobs, revoking
 from tasks.engine.batches import run_at
 from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
 from tasks.engine.body_processes import OVERDUE_AFTER_S, BodyProcesses, Unstorable
+from tasks.engine.careful_log import careful
 from tasks.engine.here import Here
-from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, words_of
+from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, trace_of, words_of
 from tasks.engine.progress import Progress, as_text
 from tasks.engine.times import naive_utc, unix_time
 from tasks.engine.upkeep import Ages
 from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 
 class NotingHuey(Huey):
@@ -96,7 +95,7 @@ class NotingHuey(Huey):
         if outcome is not None:
             outcome.in_body = True
         try:
-            with body_threads.running():
+            with body_threads.running(), forks.kept_inside():
                 yield
         except BaseException as raised:
             error = task.raised = raised if isinstance(raised, Exception) else BodyExitError(raised)
@@ -134,24 +133,27 @@ class NotingHuey(Huey):
     def fail_visibly(self, outcome: Outcome, task: Any, error: BaseException) -> None:
         """Turn an outcome into a failure that its result, its pipeline, its handler and its chord can see."""
         outcome.state, outcome.retrying, outcome.chord_part = "failed", False, None
-        outcome.note_exception(error, traceback.format_exc())
+        outcome.note_exception(error, trace_of(error))
         outcome.follow_ups.clear()
         outcome.announced.clear()
         if task is None:
             return
+        try:
+            self._pass_on_failure(task, error)
+        except BaseException:  # what is written here is that it failed, whatever the error does to others
+            log.exception("Job %s fails, and not all that follows it can hear of it", task.id)
+
+    def _pass_on_failure(self, task: Any, error: BaseException) -> None:
         failure = Error(self.build_error_result(task, error))
         following = task
         while following is not None:
             self.put_result(following.id, failure)
             following = following.on_complete
+        self._abort_chord_member(task, failure)
         if task.on_error is not None:
             handler = copy.copy(task.on_error)
             handler.extend_data(error)
-            try:
-                self.enqueue(handler)
-            except PostroomError:
-                log.exception("The error handler of job %s cannot be enqueued", task.id)
-        self._abort_chord_member(task, failure)
+            self.enqueue(handler)
 
     # What Huey does around a body: noted there, done at once elsewhere
 
@@ -282,10 +284,12 @@ class NotingHuey(Huey):
         """Describe a failure, within bounds."""
         try:
             described: dict[str, Any] = super().build_error_result(task, exception)
-        except Exception:  # an error that cannot be shown
+            described["error"] = "".join(described["error"])  # what is no str cannot be kept
+        except BaseException:  # an error that cannot be shown
             described = {"error": words_of(exception), "retries": task.retries, "task_id": task.id}
+            described["traceback"] = trace_of(exception)
         described["error"] = described["error"][:MAX_ERROR_CHARS]
-        described["traceback"] = (described.get("traceback") or "")[-MAX_ERROR_CHARS:]
+        described["traceback"] = described["traceback"][-MAX_ERROR_CHARS:]
         return described
 
     def _get_timestamp(self) -> dt.datetime:

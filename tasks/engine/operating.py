@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import sqlite3
 import time
@@ -12,12 +11,13 @@ from typing import Any
 
 from app.errors import DeadlockError
 from tasks.engine import jobs, overview, queries, shelf, stats
+from tasks.engine.careful_log import careful
 from tasks.engine.outcome import words_of
 from tasks.engine.results import Awaited
 from tasks.engine.running import RunningHuey
 from tasks.engine.times import naive_utc
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 SIBLING_LOOK_S = 0.025
 ALONE_LOOK_S = 1.0
@@ -27,6 +27,8 @@ class OperatedHuey(RunningHuey):
     """The side of the queue that its operator uses."""
 
     has_siblings: bool
+    consumer_troubles: Callable[[], list[str]] = staticmethod(list)
+    """What ails the consumer of this process, if one runs."""
 
     # By hand
 
@@ -197,7 +199,8 @@ class OperatedHuey(RunningHuey):
 
     def health(self) -> list[str]:
         """Return a sentence for everything that keeps jobs from running; empty when all is well."""
-        return overview.health(self.database, self.now(), self.rules().limits)
+        troubles = self.consumer_troubles()
+        return troubles or overview.health(self.database, self.now(), self.rules().limits)
 
     # Waiting
 

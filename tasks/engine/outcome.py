@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +29,26 @@ REASONS = {
 MAX_ERROR_CHARS = 16_384
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an error says, even if it cannot say it."""
+    try:
+        return "".join(str(error))  # a plain str, whatever its class has made of it
+    except BaseException:
+        return "(it cannot say what it is)"
+
+
 def words_of(error: BaseException) -> str:
     """Say what an error is, in bounds and in letters that can be stored, even if it cannot say so itself."""
+    return storable(f"{type(error).__name__}: {message_of(error)}"[:MAX_ERROR_CHARS])
+
+
+def trace_of(error: BaseException) -> str:
+    """Say where an error was raised, even if Python cannot write it, or what it followed upon."""
     try:
-        said = str(error)
-    except Exception:
-        said = "(it cannot say what it is)"
-    return storable(f"{type(error).__name__}: {said}"[:MAX_ERROR_CHARS])
+        return "".join(traceback.format_exception(error))
+    except BaseException:
+        frames = traceback.format_tb(BaseException.__dict__["__traceback__"].__get__(error))
+        return "".join([*frames, words_of(error)])
 
 
 @dataclass(slots=True)
@@ -80,15 +94,20 @@ class Outcome:
     @property
     def waited(self) -> bool:
         """Say whether the job asked to run later, or waits for a lock or a rate limit, which burns no attempt."""
-        asked = isinstance(self.exception, RETRYING_EXCEPTIONS) or (
-            isinstance(self.exception, CancelExecution) and self.exception.retry
+        asked = self._raised(*RETRYING_EXCEPTIONS) or (
+            self._raised(CancelExecution) and getattr(self.exception, "retry", False)
         )
         return self.retrying and bool(asked)
 
     @property
     def wait_counts(self) -> bool:
         """Say whether the wait is one of those that a job may have so many of; a rate limit's may go on and on."""
-        return self.waited and not (isinstance(self.exception, RateLimitExceeded) and self.exception.retry)
+        return self.waited and not (
+            self._raised(RateLimitExceeded) and getattr(self.exception, "retry", False)
+        )
+
+    def _raised(self, *kinds: type[BaseException]) -> bool:
+        return issubclass(type(self.exception), kinds)  # not isinstance(), which asks the error itself
 
     def ending(self, now: float, result_ttl_s: float) -> Ending:
         """Return what is to be written."""

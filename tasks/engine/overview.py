@@ -93,9 +93,17 @@ def oldest_ready_age_s(database: Database, now: float) -> float | None:
 
 def health(database: Database, now: float, limits: Mapping[str, int]) -> list[str]:
     """Return a sentence for everything that keeps jobs from running."""
-    threads = sum(row["threads"] for row in database.read(queries.INSTANCES) if row["state"] == "running")
+    instances = database.read(queries.INSTANCES)
+    threads = sum(row["threads"] for row in instances if row["state"] == "running")
     if threads == 0:
         return ["No consumer is running: jobs are accepted and wait. Start the site, or a worker."]
+    run_at = database.read(queries.NEXT_RUN_AT)[0][0]
+    # A process that has just started gets to what became due while nobody was there.
+    if run_at is not None and now - max(run_at, instances[-1]["started_at"]) > STALLED_AFTER_S:
+        return [
+            f"A job has been due for {now - run_at:.0f} s and was not made ready: no process gets to the clock's "
+            "work. One may be frozen or starved; it loses nothing when it is killed and started again."
+        ]
     running = database.read(queries.RUNNING)
     overdue = [row for row in running if _is_overdue(row, now)]
     if len(_workers(overdue)) >= threads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import sqlite3
 import threading
@@ -13,9 +12,10 @@ from collections.abc import Sequence
 from app.database import Database
 from app.errors import InvalidInputError, PostroomError
 from tasks.engine.bell import EndCalls
+from tasks.engine.careful_log import careful
 from tasks.engine.jobs import ClaimedJob
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 EVERY_S = 0.25
 """The shortest time between two writes: what is reported faster is written a little later, the last for sure."""

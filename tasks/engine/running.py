@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +10,15 @@ from typing import Any
 from huey.exceptions import HueyException
 from huey.utils import SKIPPED
 
-from tasks.engine import announcing, chords, claims, jobs, revoking, shelf
+from tasks.engine import announcing, chords, claims, forks, jobs, revoking, shelf
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
+from tasks.engine.careful_log import careful
 from tasks.engine.noting import NotingHuey
-from tasks.engine.outcome import Outcome
+from tasks.engine.outcome import Outcome, words_of
 from tasks.engine.times import naive_utc
 
-log = logging.getLogger("postroom.queue")
+log = careful("postroom.queue")
 
 MAX_WAITS = 1000
 """How often a job may ask to run later, or wait for a lock, which burns no attempt."""
@@ -111,28 +111,28 @@ class RunningHuey(NotingHuey):
         for (job, outcome), was_mine in zip(ended, mine, strict=True):
             if not was_mine:
                 log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
-            else:
-                announcing.what_followed(self, outcome)
             self._tell(job, outcome, rules)
+            if was_mine:
+                self._announce(outcome)
         self._tell_start(claimed)
         if not claimed:
             self.idle_bell.ring_all()
         return claimed
 
-    def free(self, instance: str) -> int:
-        """Free the claims of an instance that is gone; return how many jobs it had."""
+    def free(self, instance: str, worker: str | None = None) -> int:
+        """Free the claims of an instance that is gone, or of one worker of it; return how many jobs it had."""
         now = self.now()
 
         def free(connection: sqlite3.Connection) -> tuple[int, list[Ended]]:
-            freed = jobs.free(connection, instance, now)
+            freed = jobs.free(connection, instance, now, worker)
             dead = [job for job in freed if job.deaths >= jobs.MAX_DEATHS]
             return len(freed), [(job, self._bury(connection, job, now)) for job in dead]
 
         count, buried = self.database.write(free)
         for job, outcome in buried:
             log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, outcome.reason)
-            announcing.what_followed(self, outcome)
             self._tell(job, outcome, self.rules())
+            self._announce(outcome)
         return count
 
     def failed_outcome(self, job: jobs.ClaimedJob, error: BaseException) -> Outcome:
@@ -148,9 +148,18 @@ class RunningHuey(NotingHuey):
             self._here.outcome = before
         return outcome
 
+    def bare_failure(self, job: jobs.ClaimedJob, error: BaseException) -> Outcome:
+        """Describe a job that fails, and of which nobody else hears: when even telling them cannot be written."""
+        return Outcome(
+            job.uuid,
+            job,
+            reason=words_of(error),
+            result=self.serializer.serialize(chords.failure_of(job, error)),
+        )
+
     def _run_one(self, job: jobs.ClaimedJob, timestamp: dt.datetime) -> Outcome:
         task = None
-        with self.noting(job) as outcome:
+        with forks.kept_inside(), self.noting(job) as outcome:
             try:
                 task = self.task_of(job)
                 self.execute(task, timestamp)
@@ -196,9 +205,10 @@ class RunningHuey(NotingHuey):
             return
         try:
             if_not_done(connection, uuid, state, reason)
-        except sqlite3.Error:
-            raise  # the whole end is tried again
-        except Exception:
+        except BaseException as error:
+            said = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if isinstance(error, sqlite3.OperationalError) and said != sqlite3.SQLITE_ERROR:
+                raise  # the file cannot be written: the whole end is tried again
             log.exception("Job %s ends as %s, but what it is about could not follow", uuid, state)
 
     def cancel_waiting(self, connection: sqlite3.Connection, uuid: str, now: float) -> bool:
@@ -222,6 +232,12 @@ class RunningHuey(NotingHuey):
     def _abort_chord_member(self, task: Any, value: Any) -> None:
         if not chords.is_moved(self, task, value):
             super()._abort_chord_member(task, value)
+
+    def _announce(self, outcome: Outcome) -> None:
+        try:
+            announcing.what_followed(self, outcome)
+        except BaseException:  # Huey catches all but sys.exit() and the like; what was committed stands
+            log.exception("A receiver of signals would have ended its worker; it goes on")
 
     def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
         for job in claimed:

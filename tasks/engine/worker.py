@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from huey.consumer import Worker
+from huey.exceptions import HueyException
 
 from app.errors import DatabaseBusyError, DatabaseUnusableError
-from tasks.engine import jobs
+from tasks.engine import forks, jobs
+from tasks.engine.careful_log import careful
+from tasks.engine.outcome import message_of, words_of
 from tasks.engine.running import Ended
 
 if TYPE_CHECKING:
     from tasks.engine.consumer import EmbeddedConsumer
     from tasks.engine.durable import DurableHuey
 
-log = logging.getLogger("postroom.consumer")
+log = careful("postroom.consumer")
 
 PAUSE_AFTER_ERROR_S = 1.0
 PAUSE_NEAR_THE_END_S = 0.1
+COMPLAIN_EVERY_S = 60.0
 ASIDE_S = 0.005
 """How long a worker leaves tiny bodies to another before it looks how that one gets on."""
 QUICK_ENDS = 20
@@ -42,6 +45,10 @@ class Busy:
     until: float
 
 
+class WorkerStumbledError(HueyException):
+    """What was claimed could not be run, or not be ended, for an error of the worker's own."""
+
+
 class BellWorker(Worker):
     """Claims and runs jobs, one at a time (or a batch); sleeps on the bell."""
 
@@ -49,7 +56,13 @@ class BellWorker(Worker):
         super().__init__(huey, stop_flag, default_delay=1, max_delay=1, backoff=1)
         self.consumer = consumer
         self.busy: Busy | None = None
+        self.unwritten: str | None = None
+        """Why the end of what it ran is not written yet, while it waits for that."""
         self.ends = 0
+        self._held: list[jobs.ClaimedJob] = []
+        self._ended: list[Ended] = []
+        self._stumbled_over = ""
+        self._silent_until = -math.inf
         self._stays_until = -math.inf
 
     def initialize(self) -> None:
@@ -64,28 +77,42 @@ class BellWorker(Worker):
 
     def _in_context(self, call_hooks: Callable[[], None]) -> None:
         try:
-            with self.huey.app_context():
+            with forks.kept_inside(), self.huey.app_context():
                 call_hooks()
-        except Exception:
+        except BaseException:
             log.exception("The hooks of a worker could not be called")
 
     def loop(self, now: Any = None) -> None:
-        """Claim and run until nothing is ready, then wait to be handed a job, or for the bell."""
+        """Claim and run until nothing is ready, then wait to be handed a job, or for the bell.
+
+        Whatever befalls a worker between two jobs, it goes on: what it had claimed ends in view.
+        """
+        try:
+            if self._held:
+                self._end_what_is_held()
+            self._work()
+        except BaseException as error:
+            log.exception("A worker stumbled; it goes on")
+            self._stumbled_over = words_of(error)
+            self.stop_flag.wait(PAUSE_AFTER_ERROR_S)
+
+    def _work(self) -> None:
         seen = self.huey.ready_bell.rings
         try:
-            claimed = self.huey.claim(*self._who(), self.huey.rules())
-        except Exception:
-            log.exception("No job could be claimed; trying again")
+            self._held = self.huey.claim(*self._who(), self.huey.rules())
+        except Exception as error:
+            self._complain("No job can be claimed (%s)", words_of(error))
             self.stop_flag.wait(PAUSE_AFTER_ERROR_S)
             return
         while True:
-            while claimed:
+            while self._held:
                 began = time.monotonic()
-                self.busy = Busy(claimed[0], began, began + (claimed[0].timeout_s or math.inf))
-                ended = self.huey.run(claimed)
+                self.busy = Busy(self._held[0], began, began + (self._held[0].timeout_s or math.inf))
+                self._ended = self.huey.run(self._held)
                 seen = self.huey.ready_bell.rings
                 steps_aside = self._step_aside()
-                claimed = self._finish(ended, None if steps_aside else self._who())
+                self._held = self._finish(self._ended, None if steps_aside else self._who())
+                self._ended = []
                 self.ends += 1
                 if steps_aside:
                     self._stand_aside()
@@ -93,9 +120,16 @@ class BellWorker(Worker):
             self.busy = None
             if self.stop_flag.is_set():
                 return
-            claimed = self.huey.ready_bell.wait_for_jobs(seen, self._who())
-            if not claimed:
+            self._held = list(self.huey.ready_bell.wait_for_jobs(seen, self._who()))
+            if not self._held:
                 return
+
+    def _end_what_is_held(self) -> None:
+        """End what was claimed when something went wrong: as it ended, or as failed if its body never did."""
+        error = WorkerStumbledError(f"its worker stumbled over {self._stumbled_over}")
+        ended = self._ended or [(job, self.huey.failed_outcome(job, error)) for job in self._held]
+        self._finish(ended, None)
+        self._held, self._ended, self.busy = [], [], None
 
     def _who(self) -> tuple[str, str]:
         return self.consumer.instance.id, threading.current_thread().name
@@ -127,17 +161,42 @@ class BellWorker(Worker):
 
     def _finish(self, ended: list[Ended], claim_for: tuple[str, str] | None) -> list[jobs.ClaimedJob]:
         """Write how jobs ended, until it is written: a full disk must not make them run again."""
-        while True:
-            if self.stop_flag.is_set():
-                claim_for = None
-            try:
-                return list(self.huey.finish(ended, claim_for, self.huey.rules()))
-            except (DatabaseBusyError, DatabaseUnusableError, sqlite3.OperationalError, MemoryError) as error:
-                log.error("The end of %d jobs is not written yet (%s); trying again", len(ended), error)
-            except Exception as error:
-                log.exception("The end of %d jobs cannot be written: they fail", len(ended))
-                ended = [(job, self.huey.failed_outcome(job, error)) for job, _ in ended]
-            if self.stop_flag.wait(PAUSE_AFTER_ERROR_S):
-                if self.consumer.is_late():
-                    return []
-                time.sleep(PAUSE_NEAR_THE_END_S)
+        if self.busy is not None:
+            self.busy = replace(
+                self.busy, until=math.inf
+            )  # it may take long to be written, but no body hangs
+        failed = False
+        try:
+            while True:
+                if self.stop_flag.is_set():
+                    claim_for = None
+                try:
+                    return list(self.huey.finish(ended, claim_for, self.huey.rules()))
+                except BaseException as error:
+                    self.unwritten = message_of(error)
+                    if _may_pass(error):
+                        self._complain(
+                            "The end of %d jobs is not written yet (%s)", len(ended), self.unwritten
+                        )
+                    else:
+                        log.exception("The end of %d jobs cannot be written: they fail", len(ended))
+                        fail = self.huey.bare_failure if failed else self.huey.failed_outcome
+                        ended, failed = [(job, fail(job, error)) for job, _ in ended], True
+                if self.stop_flag.wait(PAUSE_AFTER_ERROR_S):
+                    if self.consumer.is_late():
+                        return []
+                    time.sleep(PAUSE_NEAR_THE_END_S)
+        finally:
+            self.unwritten = None
+
+    def _complain(self, sentence: str, *what: object) -> None:
+        """Log what keeps this worker waiting, now and then: it tries again every second, for days if need be."""
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + COMPLAIN_EVERY_S
+            log.error(sentence + "; trying again until it can be", *what)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Say whether a write failed for what the disk, the file or the memory is like now, and not for what it was."""
+    passing = (DatabaseBusyError, DatabaseUnusableError, sqlite3.OperationalError, MemoryError)
+    return isinstance(error, passing) or type(error) is sqlite3.DatabaseError  # such is a damaged file

@@ -13,6 +13,7 @@ from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
 from tasks.engine import results
 from tasks.engine.options import check_parameters
+from tasks.engine.outcome import message_of
 from tasks.engine.signatures import make_id
 
 DEFAULT_TIMEOUT_S = 15 * 60
@@ -24,7 +25,9 @@ class BodyExitError(Exception):
 
     def __init__(self, raised: BaseException) -> None:
         kind = type(raised).__name__
-        super().__init__(f"the body raised {kind}({raised}); a task must return, or raise an error")
+        super().__init__(
+            f"the body raised {kind}({message_of(raised)}); a task must return, or raise an error"
+        )
 
 
 class DurableTask(TaskWrapper):
@@ -60,8 +63,9 @@ class DurableTask(TaskWrapper):
 
 def may_retry(task: Any, error: Exception) -> bool:
     """Say whether a body that raised `error` may be tried again, by its task's retry_on and give_up_on."""
-    if isinstance(error, (*RETRYING_EXCEPTIONS, CancelExecution)):
+    kind = type(error)  # and not isinstance(), which asks the error itself
+    if issubclass(kind, (*RETRYING_EXCEPTIONS, CancelExecution)):
         return True  # the body says itself what is to happen
-    if isinstance(error, getattr(task, "give_up_on", ())):
+    if issubclass(kind, getattr(task, "give_up_on", ())):
         return False
-    return isinstance(error, getattr(task, "retry_on", Exception))
+    return issubclass(kind, getattr(task, "retry_on", Exception))
