@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from flask import current_app
@@ -16,12 +16,16 @@ from huey.api import Task
 from huey.exceptions import RetryTask
 
 from app.database import database
-from app.errors import InvalidInputError
 from app.mail import by_hand, delivery, lanes, ledger, refusals, transports
+from app.mail.addresses import Addresses
 from app.mail.attachments import Source
 from app.mail.ledger import Policy
+from app.mail.letters import MAX_LETTERS as MAX_LETTERS
+from app.mail.letters import Letter as Letter
+from app.mail.letters import Unmade, make
 from app.mail.message import MailingList, Message, render
 from app.mail.replies import MailError
+from app.mail.templates import refuse_unused
 from tasks import huey, task
 
 log = logging.getLogger("postroom.mail")
@@ -31,9 +35,6 @@ URGENT = 10
 
 BULK = -10
 """Priority of mail to many: it waits until everything else (0) has gone."""
-
-MAX_LETTERS = 1000
-"""Mails of one transaction: while it writes them, everybody else who wants to write waits."""
 
 CONNECTIONS = 2
 """Mails on their way at once; providers allow few connections. Source: learn.microsoft.com allows three"""
@@ -51,21 +52,14 @@ LANE_PAUSE = "Mail waits: "
 """How the reason of such a pause begins when it is not by hand."""
 
 
-@dataclass(frozen=True)
-class Letter:
-    """One recipient of a mail to many, with what the template is told about them alone."""
-
-    to: str
-    dedup_key: str
-    context: Mapping[str, Any] = field(default_factory=dict)
-    mailing_list: MailingList | None = None
-
-
 def send_email(
     to: str,
     template: str,
     *,
     dedup_key: str | None = None,
+    cc: Addresses = (),
+    bcc: Addresses = (),
+    reply_to: Addresses = (),
     priority: float = 0,
     policy: Policy = "retry",
     mailing_list: MailingList | None = None,
@@ -76,28 +70,39 @@ def send_email(
     """Write a mail down and queue it; return its id at once. Inside `transaction()` it joins that.
 
     A `dedup_key` says what the mail is about: if it is known, nothing is sent and the first mail is returned.
-    Attached files are read when the mail goes out: leave them where they are, as they are.
+    Each address of `cc` and `bcc` has a mail of its own, which names the same readers. Files are read at once.
     Units: `expires_in_s`, how long it is tried (MAIL_EXPIRES_S), in seconds.
-    Raises: EmailTemplateError; InvalidInputError when no mail can go to that address; QueueFullError.
+    Raises: EmailTemplateError; InvalidInputError when no mail can go to an address, or for a keyword that is
+    no option and that the template does not use; QueueFullError.
     """
+    refuse_unused(template, context, OPTIONS)
     message = render(
-        template, to, context, mailing_list=mailing_list, attachments=attachments, message_key=dedup_key
+        template,
+        to,
+        context,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reply_to,
+        mailing_list=mailing_list,
+        attachments=attachments,
+        message_key=dedup_key,
     )
-    job = str(uuid.uuid4())
+    options = {"priority": priority, "policy": policy, "expires_in_s": _expires_in_s(expires_in_s)}
     with database.transaction():
-        email_id = ledger.add(
-            message,
-            job,
-            dedup_key=dedup_key,
-            priority=priority,
-            policy=policy,
-            expires_in_s=_expires_in_s(expires_in_s),
-        )
+        email_id = _queue(message, options, dedup_key)
+        for copy in message.copies() if email_id is not None else ():
+            _queue(copy, options)
         if email_id is None and dedup_key is not None:
             email_id = ledger.id_of(dedup_key)
-        else:
-            deliver_email(email_id, id=job, priority=priority)
     assert email_id is not None
+    return email_id
+
+
+def _queue(message: Message, options: Mapping[str, Any], dedup_key: str | None = None) -> int | None:
+    job = str(uuid.uuid4())
+    email_id = ledger.add(message, job, dedup_key=dedup_key, **options)
+    if email_id is not None:
+        deliver_email(email_id, id=job, priority=options["priority"])
     return email_id
 
 
@@ -112,17 +117,14 @@ def send_emails(
 ) -> int:
     """Write down and queue a mail to each of many, all in one transaction; return how many were queued.
 
-    Who has the mail already (by `dedup_key`) does not get it again. An address that no mail can go to becomes
-    a failed row of the ledger and stops nobody else's mail.
-    Raises: EmailTemplateError; InvalidInputError for more than MAX_LETTERS; QueueFullError.
+    Who has the mail already (by `dedup_key`) does not get it again. A letter that cannot be made, or addressed,
+    becomes a failed row of the ledger and stops nobody else's mail.
+    Raises: EmailTemplateError, also if not one of several can be made; InvalidInputError for more than
+    MAX_LETTERS, or for a keyword that the template does not use; QueueFullError.
     """
-    if len(letters) > MAX_LETTERS:
-        raise InvalidInputError(f"{len(letters)} letters at once, at most {MAX_LETTERS}: send them in parts.")
-    known = ledger.known_keys(letter.dedup_key for letter in letters)
+    refuse_unused(template, context, OPTIONS_OF_MANY)
     # Rendered before the transaction opens: that takes longer than the writing.
-    pairs = [
-        (letter, _render(template, letter, context)) for letter in letters if letter.dedup_key not in known
-    ]
+    pairs = make(template, letters, context)
     options = {"priority": priority, "policy": policy, "expires_in_s": _expires_in_s(expires_in_s)}
     with database.transaction():
         jobs = [_write_down(template, letter, message, options) for letter, message in pairs]
@@ -131,27 +133,21 @@ def send_emails(
     return len(new)
 
 
+OPTIONS, OPTIONS_OF_MANY = (
+    [name for name, option in signature(function).parameters.items() if option.kind is option.KEYWORD_ONLY]
+    for function in (send_email, send_emails)
+)
+"""What they may be told besides values of the template."""
+
+
 def _expires_in_s(asked_s: float | None) -> float:
     return float(current_app.extensions["settings"].mail_expires_s) if asked_s is None else asked_s
 
 
-def _render(template: str, letter: Letter, context: Mapping[str, Any]) -> Message | InvalidInputError:
-    try:
-        return render(
-            template,
-            letter.to,
-            {**context, **letter.context},
-            mailing_list=letter.mailing_list,
-            message_key=letter.dedup_key,
-        )
-    except InvalidInputError as error:
-        return error
-
-
 def _write_down(
-    template: str, letter: Letter, message: Message | InvalidInputError, options: Mapping[str, Any]
+    template: str, letter: Letter, message: Message | Unmade, options: Mapping[str, Any]
 ) -> Task | None:
-    if isinstance(message, InvalidInputError):
+    if not isinstance(message, Message):
         log.warning("mail %s cannot be made: %s", letter.dedup_key, message)
         ledger.add_unsendable(template, letter.to, str(message), letter.dedup_key)
         return None

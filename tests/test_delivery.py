@@ -13,7 +13,6 @@ from flask import Flask
 from app.database import database
 from app.errors import DatabaseBusyError
 from app.mail import delivery, handover, lanes, ledger, suppressions
-from app.mail.attachments import Attached
 from app.mail.delivery import LaneClosedError, TryLaterError
 from app.mail.replies import NotSentError, UnknownOutcomeError, Verdict
 from app.mail.transports import transport
@@ -273,15 +272,6 @@ def test_a_database_that_is_busy_is_no_fault_of_the_mail(monkeypatch: pytest.Mon
     with pytest.raises(DatabaseBusyError):
         deliver(email_id)
     assert (row(email_id)["state"], outcomes(email_id)) == ("queued", [])
-
-
-def test_mail_whose_attachment_is_gone_fails_and_says_which(sink: SmtpSink) -> None:
-    gone = Attached("/nowhere/soup.pdf", "soup.pdf", "application/pdf", 1, "0", "cGxhY2U=")
-    email_id = add(attachments=(gone,))
-    change(email_id, "message = CAST(message || char(13, 10) || 'cGxhY2U=' || char(13, 10) AS BLOB)")
-    with pytest.raises(NotSentError, match=r"soup\.pdf"):
-        deliver(email_id)
-    assert (row(email_id)["state"], sink.messages) == ("failed", [])
 
 
 def test_verdicts_are_all_settled() -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from jinja2 import DictLoader
 
 import tasks
 from app.database import database
 from app.errors import InvalidInputError, QueueFullError
-from app.mail import inbox, lanes, ledger, transports
+from app.mail import by_hand, inbox, lanes, ledger, suppressions, transports
 from app.mail.replies import Reply
+from app.mail.templates import EmailTemplateError
 from app.settings import Settings
 from tasks.emails import (
     BULK,
@@ -247,6 +249,41 @@ def test_one_bad_address_stops_nobody_elses_mail() -> None:
     assert send_emails("note", [bad, *letters(1)], shop="Postroom") == 0
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Letter("reader9@example.com", "note/reader:9"),
+        Letter("reader9@example.com", "note/reader:9", {"name": "a", "nmae": "b"}),
+        Letter("reader9@example.com", "note/reader:9", {"name": "zero"}),
+        Letter("\ud800@example.com", "note/reader:9", {"name": "a"}),
+        Letter("a" * 10**6, "note/reader:9", {"name": "a"}),
+        Letter(None, "note/reader:9", {"name": "a"}),  # type: ignore[arg-type]
+    ],
+)
+def test_one_letter_that_cannot_be_made_stops_nobody_elses(app: Flask, bad: Letter) -> None:
+    app.jinja_env.loader = DictLoader(
+        {"emails/note.txt": "Note for {{ name }}\n\n{{ 1 / (name != 'zero') }} from {{ shop }}"}
+    )
+    assert send_emails("note", [*letters(1), bad, *letters(2)], shop="Postroom") == 2
+    assert rows_and_jobs() == (3, 2)
+    email_id = ledger.id_of("note/reader:9")
+    assert email_id is not None
+    assert (row(email_id)["state"], row(email_id)["stage"]) == ("failed", "render")
+
+
+def test_values_at_fault_for_all_write_nothing_down() -> None:
+    with pytest.raises(EmailTemplateError, match="'shop' is undefined"):
+        send_emails("note", letters(1, 2))
+    assert rows_and_jobs() == (0, 0)
+
+
+def test_template_at_fault_writes_nothing_down(app: Flask) -> None:
+    app.jinja_env.loader = DictLoader({"emails/note.txt": "{{ name }}\n\n{{ shop }} {% if %}"})
+    with pytest.raises(EmailTemplateError, match="Expected an expression"):
+        send_emails("note", letters(1))
+    assert rows_and_jobs() == (0, 0)
+
+
 def test_too_many_letters_at_once_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="1001 letters at once, at most 1000"):
         send_emails("note", letters(*range(MAX_LETTERS + 1)), shop="Postroom")
@@ -270,9 +307,93 @@ def test_mail_goes_out_with_its_files_and_the_inbox_shows_them(
     (_, message), *_ = sink.messages
     (file,) = email.message_from_bytes(message, policy=policy.default).iter_attachments()
     assert (file.get_filename(), file.get_content()) == ("recipe.txt", recipe.read_text())
-    assert len(row(email_id)["message"]) < 1500  # the row holds the name, not the file
     shown = inbox.mail(email_id)
     assert shown is not None
     assert shown.source == message
+
+
+def test_what_befalls_a_file_later_does_not_matter(run_jobs: RunJobs, sink: SmtpSink, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.txt"
+    recipe.write_bytes(b"leeks")
+    send(attachments=[recipe])
     recipe.unlink()
-    assert inbox.mail(email_id) is not None
+    run_jobs()
+    (file,) = email.message_from_bytes(sink.messages[0][1], policy=policy.default).iter_attachments()
+    assert file.get_content() == "leeks"
+
+
+def test_large_file_is_not_read_for_a_list_of_mails(app: Flask, immediate: None, tmp_path: Path) -> None:
+    app.extensions["settings"] = replace(app.extensions["settings"], mail_url="")
+    (tmp_path / "large").write_bytes(b"x" * 2**20)
+    email_id = send(attachments=[tmp_path / "large"])
+    (listed,), shown = inbox.mails(), inbox.mail(email_id)
+    assert shown is not None
+    assert (listed.subject, listed.text) == (shown.subject, shown.text)
+    assert len(listed.source) < 2**20 < len(shown.source)
+
+
+# Copies and options
+
+
+def test_each_address_of_a_mail_has_a_row_and_a_copy_of_its_own(run_jobs: RunJobs, sink: SmtpSink) -> None:
+    suppressions.add("boss@example.com", "no such mailbox")
+    sink.answer("rcpt", "550 5.1.1 no such reader")  # the first to be asked, which is the reader
+    email_id = send(cc="boss@example.com", bcc=["archive@example.com"], dedup_key="note/1")
+    assert send(cc="boss@example.com", bcc=["archive@example.com"], dedup_key="note/1") == email_id
+    assert rows_and_jobs() == (3, 3)
+    run_jobs()
+    states = {mail["to_address"]: mail["state"] for mail in by_hand.find()}
+    assert states == {
+        "reader1@example.com": "failed",
+        "boss@example.com": "suppressed",
+        "archive@example.com": "sent",
+    }
+    assert sink.recipients() == ["archive@example.com"]
+    assert b"Cc: boss@example.com\r\n" in sink.messages[0][1]
+
+
+def test_copies_and_mail_come_to_be_together_or_not_at_all() -> None:
+    with pytest.raises(QueueFullError):
+        send(
+            cc=[f"{number}@example.com" for number in range(10)], bcc=[f"b{n}@example.com" for n in range(10)]
+        )
+    assert rows_and_jobs() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("dedup_kye", r"did you mean dedup_key=\?"),
+        ("attachment", r"did you mean attachments=\?"),
+        ("expires_s", r"did you mean expires_in_s=\?"),
+        ("replyto", r"did you mean reply_to=\?"),
+        ("nmae", r"did you mean name=\?"),
+        ("X_Campaign", r"there are dedup_key, cc, .*, name, shop"),
+    ],
+)
+def test_keyword_that_nothing_takes_is_refused_with_the_nearest(option: str, expected: str) -> None:
+    with pytest.raises(
+        InvalidInputError, match=f"{option}= is no option, and .*note.txt.*{expected}"
+    ) as caught:
+        send(**{option: "x"})
+    assert caught.value.field == option
+    if option != "replyto":
+        with pytest.raises(InvalidInputError, match=f"{option}= is no option"):
+            send_emails("note", letters(1), shop="Postroom", **{option: "x"})
+    assert rows_and_jobs() == (0, 0)
+
+
+def test_value_that_only_an_included_template_or_a_branch_uses_is_one(app: Flask) -> None:
+    app.jinja_env.loader = DictLoader(
+        {
+            "emails/note.txt": "S\n\n{% if name %}{{ shop }}{% endif %}",
+            "emails/note.html": "{% include 'emails/foot.html' %}",
+            "emails/foot.html": "{{ foot }}",
+            "emails/any.txt": "S\n\n{% include name %}",
+        }
+    )
+    send(foot="x")
+    with pytest.raises(InvalidInputError, match="did you mean foot="):
+        send(fooot="x")
+    with pytest.raises(EmailTemplateError, match=r"app/templates/nowhere\.txt does not exist"):
+        send_email("cleo@example.com", "any", name="nowhere.txt", whatever=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,3 +270,34 @@ def add_and_send(number: int) -> int:
     assert ledger.mark_sending(email_id)
     assert ledger.mark_sent(email_id, REPLY)
     return email_id
+
+
+# Files that came with an older version's mails
+
+
+def test_files_of_an_older_version_are_put_into_its_mails(tmp_path: Path) -> None:
+    from sqlite_utils import Database as Tables
+
+    (tmp_path / "kept.txt").write_bytes(b"leeks")
+    connection = sqlite3.connect(":memory:")
+    migrations = ledger.migrations.of_sqlite_utils()
+    migrations.apply(Tables(connection), stop_before="put_files_into_mails")
+    for number, name in ((1, "kept.txt"), (2, "gone.txt")):
+        file = {
+            "path": str(tmp_path / name),
+            "sha256": hashlib.sha256(b"leeks").hexdigest(),
+            "placeholder": "cGxhY2U=",
+        }
+        connection.execute(
+            "INSERT INTO postroom_emails (to_address, subject, template, message, message_id, job, attachments)"
+            " VALUES ('cleo@example.com', 'Soup', 'note', ?, ?, 'job', ?)",
+            (b"Subject: Soup\r\n\r\ncGxhY2U=\r\n", f"<{number}@example.com>", json.dumps([file])),
+        )
+    migrations.apply(Tables(connection))
+    (kept, gone) = connection.execute(
+        "SELECT state, message, words, message_id FROM emails ORDER BY id"
+    ).fetchall()
+    connection.close()
+    assert kept == ("queued", b"Subject: Soup\r\n\r\nbGVla3M=\r\n", None, "<1@example.com>")
+    assert (gone[0], gone[3]) == ("failed", None), "it must not go without its file, not even by hand"
+    assert "gone.txt" in gone[2]

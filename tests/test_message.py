@@ -12,8 +12,7 @@ from flask import Flask
 from jinja2 import DictLoader
 
 from app.errors import InvalidInputError, SettingError
-from app.mail.attachments import complete
-from app.mail.message import MAX_MESSAGE_BYTES, MailingList, render
+from app.mail.message import MAX_COPIED_BYTES, MAX_MESSAGE_BYTES, MailingList, render
 from app.mail.templates import EmailTemplateError
 from tests.wire import assert_legal, header_lines, read
 
@@ -25,6 +24,7 @@ TEMPLATES = {
     "emails/broken.txt": "Subject\n\n{% if %}",
     "emails/footless.txt": "Subject\n\n{% include 'emails/footer.txt' %}",
     "emails/news.txt": "News\n\nLeave: {{ unsubscribe_url }}",
+    "emails/bare.txt": "{{ subject }}\n\ntext",
     "emails/half.txt": "Subject\n\ntext",
     "emails/half.html": "{{ nothing }}",
 }
@@ -109,6 +109,7 @@ def test_line_break_in_a_title_adds_no_header_and_no_body(line_break: str) -> No
         "=?utf-8?q?Bcc=3A_eve=40example=2Ecom?=",
         "long " * 40,
         "x" * 490,
+        "x" * 62 + " and more",
         "😀" * 60,
     ],
 )
@@ -118,6 +119,15 @@ def test_subject_reads_the_same_at_the_other_end(title: str) -> None:
     assert str(read(message.message)["Subject"]) == message.subject
     # Source: RFC 2047 section 2
     assert all(len(word) <= 75 for word in re.findall(rb"=\?utf-8\?[bq]\?[^?]*\?=", message.message))
+
+
+@pytest.mark.parametrize("length", range(60, 80))
+def test_first_word_of_a_subject_stands_in_its_first_line(length: int) -> None:
+    for subject in ("x" * length, "x" * length + " y", "a " + "x" * length):
+        source = render("bare", "cleo@example.com", {"subject": subject}).message
+        assert re.search(rb"\r\nSubject: \S", source)
+        assert str(read(source)["Subject"]) == subject
+        assert max(len(line) for line in source.split(b"\r\n")) <= 76
 
 
 def test_subject_that_never_ends_is_cut_off() -> None:
@@ -149,6 +159,8 @@ def test_international_domain_goes_out_as_ascii() -> None:
         "cleo@",
         "a@b.example, c@d.example",
         "a@b.example\r\nBcc: c@d.example",
+        "a" + " " * 1_000_000 + "@b.example",
+        "a" * 60 + "@" + "b" * 60 + ".c" * 70,
         "",
     ],
 )
@@ -265,16 +277,6 @@ def test_list_that_no_header_can_name_is_refused(name: str) -> None:
 # Attached files
 
 
-def test_files_are_named_in_the_message_and_left_out_of_its_bytes(tmp_path: Path) -> None:
-    (tmp_path / "report.pdf").write_bytes(b"%PDF" * 1000)
-    message = render("fine", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "report.pdf"])
-    assert [file.name for file in message.attachments] == ["report.pdf"]
-    assert len(message.message) < 2500
-    source = complete(message.message, message.attachments)
-    assert [part.get_content() for part in read(source).iter_attachments()] == [b"%PDF" * 1000]
-    assert body(source) == "text of a\n"
-
-
 def test_mail_that_is_too_large_with_its_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(
         b"x" * (MAX_MESSAGE_BYTES * 57 // 78)
@@ -283,4 +285,62 @@ def test_mail_that_is_too_large_with_its_files_is_refused(tmp_path: Path) -> Non
         render("note", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "large"])
     (tmp_path / "large").write_bytes(b"x" * (MAX_MESSAGE_BYTES * 57 // 78 - 2000))
     message = render("note", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "large"])
-    assert MAX_MESSAGE_BYTES - 3000 < len(complete(message.message, message.attachments)) <= MAX_MESSAGE_BYTES
+    assert MAX_MESSAGE_BYTES - 3000 < len(message.message) <= MAX_MESSAGE_BYTES
+
+
+# Copies
+
+
+def test_copies_name_the_same_readers_and_hide_the_hidden() -> None:
+    message = render(
+        "note",
+        "cleo@example.com",
+        {"title": "a"},
+        cc=["boss@bücher.example", "Boss@bücher.example", "cleo@example.com"],
+        bcc="archive@example.com",
+        reply_to=["help@example.com", "desk@example.com"],
+        message_key="book:1",
+    )
+    copies = message.copies()
+    assert [copy.to for copy in copies] == ["Boss@xn--bcher-kva.example", "archive@example.com"]
+    for copy in (message, *copies):
+        mail = read(copy.message)
+        assert mail["To"] == "cleo@example.com"
+        assert mail["Cc"] == "Boss@xn--bcher-kva.example, cleo@example.com"
+        assert mail["Reply-To"] == "help@example.com, desk@example.com"
+        assert b"archive" not in copy.message
+        assert mail["Message-ID"] == copy.message_id
+        assert_legal(copy.message)
+    assert len({copy.message_id for copy in (message, *copies)}) == 3
+    assert note().copies() == []
+    assert read(note().message)["Cc"] is None
+
+
+@pytest.mark.parametrize("field", ["cc", "bcc", "reply_to"])
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ("cleo", "No mail can go to 'cleo'"),
+        ("a@b.example, c@d.example", "No mail can go to"),
+        (["a@b.example\r\nX: y"], "No mail can go to"),
+        ([f"reader{number}@example.com" for number in range(21)], "has 21 addresses, at most 20"),
+        ([None], "No mail can go to a NoneType"),
+    ],
+)
+def test_copy_that_cannot_be_addressed_is_refused_by_name(field: str, addresses: Any, expected: str) -> None:
+    with pytest.raises(InvalidInputError, match=expected) as caught:
+        render("note", "cleo@example.com", {"title": "a"}, **{field: addresses})
+    assert caught.value.field == field
+
+
+def test_mail_of_a_list_has_no_copies() -> None:
+    mailing_list = MailingList("genre-mystery", "Mystery", "https://books.test/u/1")
+    with pytest.raises(InvalidInputError, match="could unsubscribe its reader"):
+        render("news", "cleo@example.com", mailing_list=mailing_list, bcc="boss@example.com")
+
+
+def test_copies_are_bounded_together(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * (MAX_COPIED_BYTES // 6))
+    many = [f"reader{number}@example.com" for number in range(6)]
+    with pytest.raises(InvalidInputError, match="with its copies, at most"):
+        render("note", "cleo@example.com", {"title": "a"}, attachments=[tmp_path / "large"], cc=many)

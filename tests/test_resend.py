@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from email import policy
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -81,6 +81,16 @@ def test_mail_goes_out_with_all_that_is_in_it(server: ResendServer) -> None:
     (request,) = server.requests
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert (row(email_id)["stage"], row(email_id)["code"]) == ("http", 200)
+
+
+@pytest.mark.usefixtures("app")
+def test_answers_go_where_they_are_wanted_and_a_copy_goes_once(server: ResendServer) -> None:
+    mail = message_from_bytes(source(), policy=policy.SMTP)
+    mail["Cc"], mail["Reply-To"] = "boss@example.com", "help@example.com, desk@example.com"
+    deliver(add(message=mail.as_bytes()), JOB)
+    (sent,) = server.emails
+    assert (sent["to"], sent["reply_to"]) == (["cleo@example.com"], ["help@example.com", "desk@example.com"])
+    assert "boss@example.com" not in str(sent)
 
 
 @pytest.mark.usefixtures("app")

@@ -60,6 +60,43 @@ def test_rules_that_no_tag_can_hold_stay(app: Flask) -> None:
     assert re.search(r'<p style="color: ?red;?">a</p>', html)
 
 
+def test_states_and_hacks_that_no_tag_can_hold_stay(app: Flask) -> None:
+    html = html_of(
+        app, PAGE.format("a { color: red } a:hover { color: blue } #outlook a { padding: 0 }", "<a>b</a>")
+    )
+    assert "a:hover { color: blue; }" in html
+    assert "#outlook a { padding: 0; }" in html
+    assert re.search(r'<a style="color: ?red;?">b</a>', html)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_for_all"),
+    [
+        ('media="print"', False),
+        ("media='(max-width: 600px)' type=text/css", False),
+        ("type=text/css MEDIA = print", False),
+        ('media="screen and (max-width: 600px)"', False),
+        ('media="print, screen"', True),
+        ('media="ALL"', True),
+        ('media=""', True),
+        ('data-media="print"', True),
+    ],
+)
+def test_sheet_for_paper_or_phones_is_not_for_all(app: Flask, attributes: str, is_for_all: bool) -> None:
+    page = f"<html><head><style {attributes}>p {{ display: none }}</style><style>b {{ color: red }}</style></head>"
+    html = html_of(app, page + "<body><p>a</p><b>c</b></body></html>")
+    assert ("<p>a</p>" in html) is not is_for_all
+    assert ("p { display: none }" in html) is not is_for_all
+    assert re.search(r'<b style="color: ?red;?">c</b>', html)
+
+
+def test_parts_that_outlook_leaves_out_are_still_left_out(app: Flask) -> None:
+    note = "<!--[if mso]><i>b</i><![endif]-->"
+    html = html_of(app, PAGE.format("p {}", f"{note}<![if !mso]><p>a</p><![endif]>"))
+    assert note in html
+    assert "<!--[if !mso]><!--><p>a</p><!--<![endif]-->" in html
+
+
 def test_html_without_style_is_left_as_it_was_written(app: Flask) -> None:
     assert html_of(app, "<p>a<BR>b &copy; {{ x }}", x="<") == "<p>a<BR>b &copy; &lt;\n"
 

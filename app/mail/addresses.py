@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from email_validator import EmailNotValidError, validate_email
 
 from app.errors import InvalidInputError
+
+MAX_ADDRESS = 254
+"""Characters. Looking at a longer one takes seconds. Source: RFC 5321 4.5.3.1.3, less its < and >"""
+
+MAX_ADDRESSES = 20
+"""In cc, in bcc and in reply_to of one mail."""
+
+Addresses = str | Sequence[str]
+"""One address or several."""
+
+
+def wire_addresses(addresses: Addresses, field: str) -> list[str]:
+    """Return each of some addresses once, as SMTP carries it.
+
+    Raises: InvalidInputError naming the `field`.
+    """
+    listed = [addresses] if isinstance(addresses, str) else list(addresses)
+    if len(listed) > MAX_ADDRESSES:
+        raise InvalidInputError(
+            f"{field} has {len(listed)} addresses, at most {MAX_ADDRESSES}: send_emails() is for many.", field
+        )
+    return list({(wire := wire_address(address, field)).lower(): wire for address in listed}.values())
 
 
 def wire_address(address: str, field: str = "to") -> str:
@@ -12,6 +36,11 @@ def wire_address(address: str, field: str = "to") -> str:
 
     Raises: InvalidInputError naming the `field`.
     """
+    if not isinstance(address, str) or len(address) > MAX_ADDRESS:
+        found = f"{len(address)} characters" if isinstance(address, str) else f"a {type(address).__name__}"
+        raise InvalidInputError(
+            f"No mail can go to {found}: an address is text of at most {MAX_ADDRESS} characters.", field
+        )
     try:
         ascii_form = validate_email(address, check_deliverability=False).ascii_email
     except EmailNotValidError as error:

@@ -1,32 +1,22 @@
-"""Files of a mail, kept by name and hash: they join it when it goes out, the same to the byte on every try."""
+"""Files of a mail: read when it is made and kept in its row, so nothing that befalls them later can stop it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import mimetypes
 import os
 import re
-import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
-from app.errors import InvalidInputError, PostroomError
+from app.errors import InvalidInputError
 
 MAX_NAME_BYTES = 150
 """Of a file's name in UTF-8: with three characters for each it still fits into one line."""
 
 ANY_TYPE = "application/octet-stream"
-
-
-class AttachmentChangedError(PostroomError):
-    """A file is not what it was when the mail was made, or is gone; the mail must not go without it."""
-
-    code = "attachment_changed"
 
 
 @dataclass(frozen=True)
@@ -42,59 +32,20 @@ Source = str | Path | Attachment
 """What may be given as an attachment; a path is relative to the folder the site was started in."""
 
 
-@dataclass(frozen=True)
-class Attached:
-    """A file as it was when the mail was made; `placeholder` is the line of the mail that stands for it."""
-
-    path: str
-    name: str
-    content_type: str
-    size_bytes: int
-    sha256: str
-    placeholder: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `Attached(**...)` takes, in types that JSON knows."""
-        return asdict(self)
-
-    @property
-    def added_bytes(self) -> int:
-        """Say how much longer the mail gets when the file takes its place."""
-        return 4 * -(-self.size_bytes // 3) + 2 * -(-self.size_bytes // 57) - len(self.placeholder) - 2
-
-
-def attach(mail: EmailMessage, sources: Sequence[Source], most_bytes: int) -> tuple[Attached, ...]:
-    """Give the mail a part for each file, with a placeholder for its content.
+def attach(mail: EmailMessage, sources: Sequence[Source], most_bytes: int) -> None:
+    """Give the mail a part for each file, as it is now.
 
     Raises: InvalidInputError for what is no readable file, or more than `most_bytes` in all.
     """
-    files: list[Attached] = []
+    left_bytes = most_bytes
     for source in sources:
         wanted = source if isinstance(source, Attachment) else Attachment(source)
-        left_bytes = most_bytes - sum(file.size_bytes for file in files)
-        files.append(_look_at(wanted, left_bytes))
-        maintype, _, subtype = files[-1].content_type.partition("/")
-        mail.add_attachment(
-            base64.b64decode(files[-1].placeholder), maintype, subtype, filename=files[-1].name
-        )
-    return tuple(files)
+        name, content_type, content = _look_at(wanted, left_bytes)
+        left_bytes -= len(content)
+        mail.add_attachment(content, *content_type.split("/"), filename=name)
 
 
-def complete(message: bytes, attachments: Sequence[Attached]) -> bytes:
-    """Put the files in the places of their placeholders; return the bytes that go over the wire.
-
-    Raises: AttachmentChangedError when a file is gone or another than it was.
-    """
-    parts, rest = [], message
-    for file in attachments:
-        before, line, rest = rest.partition(f"\r\n{file.placeholder}\r\n".encode())
-        if not line:
-            raise AttachmentChangedError(f"The mail has no place for its attachment {file.name!r}.")
-        parts += [before, b"\r\n", base64.encodebytes(_unchanged(file)).replace(b"\n", b"\r\n")]
-    return b"".join([*parts, rest])
-
-
-def _look_at(wanted: Attachment, most_bytes: int) -> Attached:
+def _look_at(wanted: Attachment, most_bytes: int) -> tuple[str, str, bytes]:
     path = Path(wanted.path).absolute()
     name = _safe_name(wanted.name or path.name)
     guess, packed = mimetypes.guess_type(name)
@@ -111,30 +62,7 @@ def _look_at(wanted: Attachment, most_bytes: int) -> Attached:
         raise _refused(wanted, f"{_reason(error)}, expected a file that can be read") from error
     if len(content) > most_bytes:
         raise _refused(wanted, f"there is room for {most_bytes} bytes only: put a link to what is large")
-    digest = hashlib.sha256(content).hexdigest()
-    # Nobody who writes into the mail can know the line beforehand. Base64, as the part's header says.
-    placeholder = base64.b64encode(b"postroom attachment " + secrets.token_hex(16).encode()).decode()
-    return Attached(str(path), name, content_type, len(content), digest, placeholder)
-
-
-def _unchanged(file: Attached) -> bytes:
-    expected = f"expected {file.size_bytes} bytes with sha256 {file.sha256[:12]}..."
-    advice = "bring the file back as it was and send the mail again, or make a new one."
-    try:
-        content = _read(file.path, file.size_bytes)
-    except (OSError, ValueError) as error:
-        raise AttachmentChangedError(
-            f"The attachment {file.path!r}: {_reason(error)}, {expected}: {advice}"
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != file.sha256:
-        found = f"{len(content)} bytes with sha256 {digest[:12]}..."
-        if len(content) > file.size_bytes:
-            found = "more bytes than that"
-        raise AttachmentChangedError(
-            f"The attachment {file.path!r} has changed: found {found}, {expected}: {advice}"
-        )
-    return content
+    return name, content_type, content
 
 
 def _read(path: str | Path, most_bytes: int) -> bytes:

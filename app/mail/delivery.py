@@ -16,7 +16,6 @@ from app.clock import clock
 from app.database import database
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.mail import history, lanes, ledger, refusals, suppressions
-from app.mail.attachments import AttachmentChangedError, complete
 from app.mail.ledger import Email, Requeued
 from app.mail.message import with_sender
 from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
@@ -88,8 +87,6 @@ def deliver(email_id: int, job: str) -> str:
         raise
     except MailError as error:
         _settle(email, error, way, settings)
-    except AttachmentChangedError as error:
-        _settle(email, NotSentError(Reply("attachment", None, "", str(error)), Verdict.FAILED), way, settings)
     except Exception as error:
         log.exception("mail %d: the transport has a bug", email.id)
         _settle(email, _of_a_bug(email, error), way, settings)
@@ -110,8 +107,7 @@ def _try(email: Email, way: Transport, settings: Settings) -> str:
         if wait_s > MAX_NAP_S:
             raise LaneClosedError(f"MAIL_PER_MINUTE is {settings.mail_per_minute}", wait_s)
         time.sleep(wait_s)
-    message = _with_sender_of_today(email, settings.mail_from)
-    way.deliver(replace(email, message=complete(message, email.attachments)))
+    way.deliver(replace(email, message=_with_sender_of_today(email, settings.mail_from)))
     lanes.note_success(way.name)
     refusals.note_taken(way.name)
     after = ledger.find(email.id)

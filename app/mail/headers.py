@@ -78,7 +78,9 @@ class _Text(_Line):
         return not NOT_TEXT.search(text)
 
     def written(self) -> str:
-        is_plain = self.isascii() and "=?" not in self
+        # A word that fills a line would leave the first one empty, which reads as a space too many.
+        has_long_word = max(map(len, self.split(" "))) > SOFT_LINE - len(self.name) - 4
+        is_plain = self.isascii() and "=?" not in self and not has_long_word
         header = Header(str(self), "us-ascii" if is_plain else "utf-8", SOFT_LINE, self.name)
         return header.encode(linesep="\r\n")
 

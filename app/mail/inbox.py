@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-import json
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +11,14 @@ from email.message import EmailMessage
 from typing import Literal
 
 from app.database import database
-from app.mail.attachments import Attached, AttachmentChangedError, complete
 
 SENT = (
-    "SELECT id, to_address, subject, message, attachments, sent_at"
-    " FROM postroom_emails WHERE state = 'sent' AND "
+    "SELECT id, to_address, subject, substr(message, 1, ?) AS message, sent_at FROM postroom_emails"
+    " WHERE state = 'sent' AND "
 )
+LISTED_BYTES = 256 * 1024
+"""What is read of each mail of a list: text and HTML come first, files may be many megabytes."""
+ALL_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -35,31 +36,25 @@ class InboxEmail:
 
 
 def mails(limit: int = 50, before_id: int | None = None) -> list[InboxEmail]:
-    """Return the mails that were sent, newest first.
+    """Return the mails that were sent, newest first; of a large one its beginning.
 
     `before_id` is the last id of the page before this one.
     """
     before_id = 2**63 - 1 if before_id is None else before_id
     return [
-        _as_read(row, row["message"])
-        for row in database.read(SENT + "id < ? ORDER BY id DESC LIMIT ?", (before_id, limit))
+        _as_read(row)
+        for row in database.read(SENT + "id < ? ORDER BY id DESC LIMIT ?", (LISTED_BYTES, before_id, limit))
     ]
 
 
 def mail(email_id: int) -> InboxEmail | None:
-    """Return one mail that was sent, its attachments in their places if the files are still there."""
-    row = database.read_one(SENT + "id = ?", (email_id,))
-    if row is None:
-        return None
-    attached = [Attached(**values) for values in json.loads(row["attachments"])]
-    try:
-        return _as_read(row, complete(row["message"], attached))
-    except AttachmentChangedError:
-        return _as_read(row, row["message"])
+    """Return one mail that was sent."""
+    row = database.read_one(SENT + "id = ?", (ALL_BYTES, email_id))
+    return None if row is None else _as_read(row)
 
 
-def _as_read(row: sqlite3.Row, source: bytes) -> InboxEmail:
-    parsed = email.message_from_bytes(source, policy=policy.default)
+def _as_read(row: sqlite3.Row) -> InboxEmail:
+    parsed = email.message_from_bytes(row["message"], policy=policy.default)
     return InboxEmail(
         id=row["id"],
         to=row["to_address"],
@@ -67,7 +62,7 @@ def _as_read(row: sqlite3.Row, source: bytes) -> InboxEmail:
         text=_body(parsed, "plain") or "",
         html=_body(parsed, "html"),
         headers=[(name, str(value)) for name, value in parsed.items()],
-        source=source,
+        source=row["message"],
         sent_at=datetime.fromisoformat(row["sent_at"]),
     )
 

@@ -26,7 +26,7 @@ from typing import Literal
 
 from app.clock import clock
 from app.database import database
-from app.mail.attachments import Attached
+from app.mail.addresses import MAX_ADDRESS
 from app.mail.ledger_tables import NOW, as_new
 from app.mail.ledger_tables import migrations as migrations
 from app.mail.ledger_tables import utc_text as utc_text
@@ -54,7 +54,6 @@ class Email:
     job: str
     list_name: str
     priority: float
-    attachments: tuple[Attached, ...]
     tries: int
     created_at: datetime
     expires_at: datetime | None
@@ -78,14 +77,13 @@ def add(
     """Write a mail down as queued for the job of that uuid; None when its `dedup_key` is known already."""
     sql = (
         "INSERT INTO postroom_emails (to_address, subject, template, message, message_id, job, dedup_key, priority,"
-        " policy, list_name, attachments, created_at, expires_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
+        " policy, list_name, created_at, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
     )
     now = clock.utc()
     values = (
         message.to, message.subject, message.template, message.message, message.message_id,
         job, dedup_key, priority, policy, message.list_name,
-        json.dumps([attached.as_json() for attached in message.attachments]),
         utc_text(now), utc_text(now + timedelta(seconds=expires_in_s)),
     )  # fmt: skip
     return _insert(sql, values)
@@ -99,7 +97,8 @@ def add_unsendable(template: str, to: str, reason: str, dedup_key: str | None = 
         f" VALUES (?, '', ?, x'', ?, 'failed', 'render', ?, {NOW})"
         " ON CONFLICT (dedup_key) DO NOTHING RETURNING id"
     )
-    return _insert(sql, (to, template, dedup_key, reason))
+    address, words = (str(text).encode("utf-8", "replace").decode() for text in (to, reason))
+    return _insert(sql, (address[:MAX_ADDRESS], template, dedup_key, words))
 
 
 def _insert(sql: str, values: tuple[object, ...]) -> int | None:
@@ -134,7 +133,6 @@ def find(email_id: int) -> Email | None:
         job=row["job"],
         list_name=row["list_name"],
         priority=row["priority"],
-        attachments=tuple(Attached(**values) for values in json.loads(row["attachments"])),
         tries=row["tries"],
         created_at=datetime.fromisoformat(row["created_at"]),
         expires_at=_moment(row["expires_at"]),

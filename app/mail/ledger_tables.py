@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.clock import clock
 from app.database_setup import Migrations, adopt
@@ -130,3 +135,41 @@ def add_refusals(tables: Tables) -> None:
     )
     tables.execute("CREATE INDEX postroom_mail_refusals_by_lane ON postroom_mail_refusals (lane, outlived)")
     tables.execute("ALTER TABLE postroom_mail_lanes ADD COLUMN paused_at REAL NOT NULL DEFAULT 0")
+
+
+@migrations()
+def put_files_into_mails(tables: Tables) -> None:
+    """Put attached files into their mails, which named them by path and hash, with a line in place of each.
+
+    A mail that waits for a file that is gone fails; where it is only kept, the place of the file says so.
+    """
+    named = "SELECT id, attachments FROM postroom_emails WHERE attachments <> '[]'"
+    for email_id, files in tables.execute(named).fetchall():
+        (message,) = tables.execute(
+            "SELECT message FROM postroom_emails WHERE id = ?", (email_id,)
+        ).fetchone()
+        missing = ""
+        for file in json.loads(files):
+            content = _unchanged(file)
+            if content is None:
+                missing = f"the file {file['path']!r} is gone, or was changed since it was attached"
+            lines = base64.encodebytes(missing.encode() if content is None else content)
+            place = f"\r\n{file['placeholder']}\r\n".encode()
+            message = message.replace(place, b"\r\n" + lines.replace(b"\n", b"\r\n"), 1)
+        tables.execute("UPDATE postroom_emails SET message = ? WHERE id = ?", (message, email_id))
+        if missing:
+            tables.execute(
+                "UPDATE postroom_emails SET state = 'failed', stage = 'attachment', code = NULL, enhanced = NULL, words = ?,"
+                f" answered_at = {NOW}, job = NULL, message_id = NULL"
+                " WHERE id = ? AND state = 'queued' AND maybe_sent_at IS NULL",
+                (missing, email_id),
+            )
+    tables.execute("ALTER TABLE postroom_emails DROP COLUMN attachments")
+
+
+def _unchanged(file: dict[str, Any]) -> bytes | None:
+    with suppress(OSError, ValueError):
+        content = Path(file["path"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() == file["sha256"]:
+            return content
+    return None

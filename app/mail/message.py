@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -16,8 +16,8 @@ from flask import current_app
 from werkzeug.urls import iri_to_uri
 
 from app.errors import InvalidInputError
-from app.mail.addresses import wire_address
-from app.mail.attachments import Attached, Source, attach
+from app.mail.addresses import Addresses, wire_address, wire_addresses
+from app.mail.attachments import Source, attach
 from app.mail.headers import MAX_LINE, WIRE_POLICY, Named
 from app.mail.templates import one_line, render_html, render_text
 from app.settings_mail import parse_sender
@@ -25,24 +25,36 @@ from app.settings_mail import parse_sender
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 """Relays refuse larger ones: Gmail takes 25 MiB, many take 10."""
 
+MAX_COPIED_BYTES = 3 * MAX_MESSAGE_BYTES
+"""All copies of one mail together: they are written in one transaction, and kept."""
+
 MAX_TITLE = 200
 """Characters of a mailing list's title, the rest is cut off."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A mail ready to be sent; `to` is the address as it goes over the wire (an ASCII domain).
-
-    `message` has placeholders for `attachments`: `attachments.complete()` makes it whole.
-    """
+    """A mail ready to be sent; `to` is the address it goes to, as it goes over the wire (an ASCII domain)."""
 
     to: str
     subject: str
     message: bytes
     message_id: str
     template: str
-    attachments: tuple[Attached, ...] = ()
     list_name: str = ""
+    copies_to: tuple[str, ...] = ()
+
+    def copies(self) -> list[Message]:
+        """Return the same mail for each address of cc and bcc: all name the same readers, but have an id each."""
+        return [self._for(address) for address in self.copies_to]
+
+    def _for(self, address: str) -> Message:
+        left, _, domain = self.message_id.partition("@")
+        message_id = f"<{_hashed(f'{left} {address}')}@{domain}"
+        old, new = (f"Message-ID: {an_id}\r\n".encode() for an_id in (self.message_id, message_id))
+        return replace(
+            self, to=address, message_id=message_id, message=self.message.replace(old, new, 1), copies_to=()
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,9 @@ def render(
     to: str,
     context: Mapping[str, Any] | None = None,
     *,
+    cc: Addresses = (),
+    bcc: Addresses = (),
+    reply_to: Addresses = (),
     mailing_list: MailingList | None = None,
     attachments: Sequence[Source] = (),
     message_key: str | None = None,
@@ -99,10 +114,15 @@ def render(
     if mailing_list is not None:
         values["unsubscribe_url"] = mailing_list.unsubscribe_url
     recipient, sender = wire_address(to), parse_sender(settings.mail_from)
+    shown, hidden = wire_addresses(cc, "cc"), wire_addresses(bcc, "bcc")
+    copies_to = _others(recipient, [*shown, *hidden], mailing_list)
     subject, text = render_text(f"emails/{template}.txt", values)
     mail = EmailMessage(policy=WIRE_POLICY)
     mail["From"] = Named(sender.display_name, sender.addr_spec)
     mail["To"] = Named("", recipient)
+    for name, addresses in (("Cc", shown), ("Reply-To", wire_addresses(reply_to, "reply_to"))):
+        if addresses:
+            mail[name] = ", ".join(addresses)
     mail["Subject"] = subject
     mail["Date"] = datetime.now(UTC)
     mail["Message-ID"] = message_id = _message_id(message_key, sender)
@@ -113,22 +133,42 @@ def render(
     html = render_html(f"emails/{template}.html", values)
     if html is not None:
         mail.add_alternative(html, subtype="html")
-    files = attach(mail, attachments, MAX_MESSAGE_BYTES)
+    attach(mail, attachments, MAX_MESSAGE_BYTES)
     source = mail.as_bytes()
-    size_bytes = len(source) + sum(file.added_bytes for file in files)
-    if size_bytes > MAX_MESSAGE_BYTES:
+    copied_bytes = len(source) * (1 + len(copies_to))
+    if len(source) > MAX_MESSAGE_BYTES or copied_bytes > MAX_COPIED_BYTES:
+        most = f"{MAX_MESSAGE_BYTES} are sent" + (
+            f", {MAX_COPIED_BYTES} with all copies" if copies_to else ""
+        )
         raise InvalidInputError(
-            f"the mail {template!r} would be {size_bytes} bytes, at most {MAX_MESSAGE_BYTES} are sent: "
+            f"the mail {template!r} would be {len(source)} bytes, {copied_bytes} with its copies, at most {most}: "
             "put a link to what is large"
         )
     list_name = mailing_list.name if mailing_list else ""
-    return Message(recipient, subject, source, message_id, template, files, list_name)
+    return Message(recipient, subject, source, message_id, template, list_name, copies_to)
+
+
+def _others(recipient: str, addresses: list[str], mailing_list: MailingList | None) -> tuple[str, ...]:
+    """Return who gets a copy: each address once.
+
+    Raises: InvalidInputError for a mailing list's mail.
+    """
+    others = {address.lower(): address for address in addresses}
+    others.pop(recipient.lower(), None)
+    if others and mailing_list is not None:
+        raise InvalidInputError(
+            "A mail of a mailing list has no cc or bcc: whoever has it could unsubscribe its reader.", "cc"
+        )
+    return tuple(others.values())
 
 
 def _message_id(key: str | None, sender: Address) -> str:
     # Another process that makes the same mail makes the same id: a mail program may then show it once.
-    left = hashlib.sha256(key.encode()).hexdigest()[:32] if key is not None else str(uuid.uuid4())
-    return f"<{left}@{sender.domain}>"
+    return f"<{_hashed(key) if key is not None else uuid.uuid4()}@{sender.domain}>"
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _address_to_list(mail: EmailMessage, mailing_list: MailingList, sender: Address) -> None:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.utils import parsedate_to_datetime
+from email.utils import getaddresses, parsedate_to_datetime
 from typing import Any
 
 from app.mail.handover import hand_over
@@ -40,7 +40,7 @@ MAX_WORDS = 300
 QUOTA_PAUSE_S = 3600.0
 """Resend does not say when a new day or month of its quota begins; one try an hour finds out."""
 MAX_PAUSE_S = 24 * 3600.0
-OWN_FIELD = re.compile(r"(?i)from|to|subject|date|mime-version|content-.*")
+OWN_FIELD = re.compile(r"(?i)from|to|cc|reply-to|subject|date|mime-version|content-.*")
 """Headers that have a field of their own in the request, or that Resend writes itself."""
 
 VERDICTS: tuple[tuple[str, Verdict], ...] = (
@@ -247,8 +247,11 @@ def request_body(email: Email, sender: str) -> bytes:
         "from": sender,
         "to": [email.to_address],
         "subject": str(mail["Subject"]),
+        # Who else has a copy is not named: each has their own, and a field "cc" would send another.
         "headers": {k: re.sub(r"\r?\n", "", v) for k, v in headers.items() if not OWN_FIELD.fullmatch(k)},
     }
+    if "reply-to" in headers:
+        content["reply_to"] = [address for _, address in getaddresses([headers["reply-to"]])]
     for field, kind in (("text", "plain"), ("html", "html")):
         part = mail.get_body((kind,))
         if part is not None:
