@@ -295,7 +295,7 @@ def test_files_of_an_older_version_are_put_into_its_mails(tmp_path: Path) -> Non
         )
     migrations.apply(Tables(connection))
     (kept, gone) = connection.execute(
-        "SELECT state, message, words, message_id FROM emails ORDER BY id"
+        "SELECT state, message, words, message_id FROM postroom_emails ORDER BY id"
     ).fetchall()
     connection.close()
     assert kept == ("queued", b"Subject: Soup\r\n\r\nbGVla3M=\r\n", None, "<1@example.com>")

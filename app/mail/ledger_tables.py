@@ -159,8 +159,8 @@ def put_files_into_mails(tables: Tables) -> None:
         tables.execute("UPDATE postroom_emails SET message = ? WHERE id = ?", (message, email_id))
         if missing:
             tables.execute(
-                "UPDATE postroom_emails SET state = 'failed', stage = 'attachment', code = NULL, enhanced = NULL, words = ?,"
-                f" answered_at = {NOW}, job = NULL, message_id = NULL"
+                "UPDATE postroom_emails SET state = 'failed', stage = 'attachment', code = NULL,"
+                f" enhanced = NULL, words = ?, answered_at = {NOW}, job = NULL, message_id = NULL"
                 " WHERE id = ? AND state = 'queued' AND maybe_sent_at IS NULL",
                 (missing, email_id),
             )
