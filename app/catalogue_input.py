@@ -10,6 +10,9 @@ from app.catalogue_tables import MAX_TEXT
 from app.database import database
 from app.errors import InvalidInputError
 
+MAX_ADDRESS = 254
+"""Characters of an email address. Source: RFC 5321 4.5.3.1.3, less its < and >"""
+
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that break a line, a mail header or UTF-8 itself."""
 
@@ -53,6 +56,10 @@ def email_address(text: str) -> str:
     text = text.strip()
     if not text:
         raise InvalidInputError("The email address is missing.", "email")
+    if len(text) > MAX_ADDRESS:  # looking at it would take seconds
+        raise InvalidInputError(
+            f"The email address has {len(text)} characters; at most {MAX_ADDRESS} fit.", "email"
+        )
     try:
         checked = validate_email(text, check_deliverability=False)
     except EmailNotValidError as error:

@@ -38,6 +38,7 @@ def ask_to_confirm(email: str, genre: str) -> Subscription:
     Raises: InvalidInputError naming the field; QueueFullError. Then nothing is kept.
     """
     ttl_s = current_app.extensions["settings"].confirm_ttl_s
+    catalogue.email_address(email)  # before the transaction: nobody waits while a strange one is looked at
     with database.transaction():
         subscription = catalogue.subscribe(email, genre)
         again_after_s = 0 if _never_came(subscription.email) else ttl_s

@@ -136,3 +136,11 @@ def test_a_book_of_a_transaction_that_fails_was_never_added():
     with pytest.raises(RuntimeError):
         add_and_fail()
     assert titles(q="parrot") == []
+
+
+def test_search_looks_for_each_word_once_and_for_a_few_of_many() -> None:
+    assert titles(q="slow " * 39 + "mail") == ["The Slow Mail to Proxima"]
+    assert titles(q="the slow mail to proxima s m p but not this") == ["The Slow Mail to Proxima"]
+    assert titles(q="milk-train") == ["By Milk Train to the Salt Coast"]
+    assert titles(q="train-milk") == []
+    assert len(catalogue._match_all_words("a.b.c.d.e.f.g.h.i.j.k")) < 25

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, current_app, jsonify, render_template, request
@@ -19,8 +20,13 @@ from app.errors import (
     TooManyRequestsError,
 )
 from app.pages.front_door import is_for_programs
+from app.pages.odd_requests import OddRequest, fault, plain_answer
 from app.pages.own_site import own_path
 from app.pages.rate_limits import refusal
+from app.pages.response_headers import HEADERS
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 TRY_AGAIN = (DatabaseBusyError, QueueFullError, TooManyRequestsError)
 TRY_AGAIN_S = 5
@@ -36,10 +42,25 @@ log = logging.getLogger("postroom.pages")
 
 
 class Site(Flask):
-    """Flask, but for the address of links outside requests, and for how it logs an error nobody caught.
+    """Flask, but for links outside requests, and for what no request can make it do.
 
-    Addresses may hold a token, so the log names the route.
+    It answers with its headers always, and names the route in the log, not the address: that may hold a token.
     """
+
+    request_class = OddRequest
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, however odd, in the site's own way."""
+        if words := fault(environ):
+            answer = plain_answer(environ, 400, "bad_request", words)
+        else:
+            try:
+                return super().wsgi_app(environ, start_response)
+            except Exception:
+                log.exception("%s: the error page failed, too", environ.get("REQUEST_METHOD"))
+                answer = plain_answer(environ, 500, "internal_server_error", OUR_FAULT)
+        answer.headers.update(HEADERS)
+        return answer(environ, start_response)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Let links that are made outside a request, in a task's body say, begin with PUBLIC_URL."""
