@@ -5,6 +5,7 @@ So no client that sends or reads slowly holds a thread; connections_clients.py w
 
 from __future__ import annotations
 
+import errno
 import io
 import select
 import socket
@@ -95,7 +96,7 @@ class Connection:
             self._seats().wait(lambda: self._write_for(LONGEST_WRITE_S))
         if self.is_broken or len(self.outgoing) > MOST_OUTGOING_BYTES:
             self.close()
-            raise BrokenPipeError("the client does not read its answer")
+            raise BrokenPipeError(errno.EPIPE, "the client does not read its answer")
 
     send = sendall
 

@@ -115,7 +115,7 @@ def test_address_is_looked_at_before_the_writer_is_held(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_stranger_cannot_fill_the_log_or_read_a_token_in_it(tmp_path: Path) -> None:
     odd = (
-        b"GET /unsubscribe/1.SECRET x HTTP/1.1\r\n\r\n",
+        b"GET /unsubscribe/1.SECRET\x01 HTTP/1.1\r\n\r\n",
         b"GET /" + b"\x01" * 4000 + b" x HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"\x01" * 8000 + b": 1\r\n\r\n",
         b"GET /unsubscribe/1.SECRET HTTP/1.1\r\nHost: a\r\nAuthorization: Basic \xff\r\nConnection: close\r\n\r\n",
