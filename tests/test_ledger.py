@@ -166,6 +166,15 @@ def test_old_mail_is_forgotten_but_none_that_still_waits() -> None:
     assert not database.read("SELECT 1 FROM postroom_email_attempts")
 
 
+def test_large_mails_are_forgotten_a_few_at_a_time() -> None:
+    for number in range(4):
+        add_in_state_as(number, "sent")
+    in_an_hour, size_bytes = datetime.now(UTC) + timedelta(hours=1), len(SOURCE.encode())
+    assert ledger.forget_old(in_an_hour, most_bytes=size_bytes + 1) == 2
+    assert ledger.forget_old(in_an_hour, most_bytes=1) == 1
+    assert ledger.forget_old(in_an_hour) == 1
+
+
 def test_row_keeps_what_was_heard_last() -> None:
     email_id = add()
     ledger.requeue(email_id, FAULT)

@@ -9,7 +9,8 @@ import pytest
 from flask import Flask
 
 from app.database import database
-from app.mail import delivery, inbox, ledger
+from app.errors import DatabaseBusyError
+from app.mail import delivery, handover, inbox, ledger
 from app.mail.message import Message
 from app.mail.resend import ResendTransport
 from app.mail.smtp_transport import SmtpTransport
@@ -26,6 +27,22 @@ def test_mail_is_kept_in_the_inbox_in_one_commit_when_no_server_is_set() -> None
     assert [delivery.deliver(email_id, "job-1"), delivery.deliver(email_id, "job-1")] == ["sent", "sent"]
     assert database.writer.commits == commits + 1
     assert [mail.id for mail in inbox.mails()] == [email_id]
+
+
+@pytest.mark.usefixtures("app")
+def test_inbox_that_cannot_be_written_lets_the_writer_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> bool:
+        raise DatabaseBusyError("busy")
+
+    email_id = ledger.add(Message("cleo@example.com", "Soup", b"Hello", "<1@x.example>", "note"), "job-1")
+    assert email_id is not None
+    monkeypatch.setattr(ledger, "mark_sent", busy)
+    monkeypatch.setattr(handover.time, "sleep", lambda _: pytest.fail("it waits while the writer is held"))
+    with pytest.raises(DatabaseBusyError):
+        delivery.deliver(email_id, "job-1")
+    found = ledger.find(email_id)
+    assert found is not None
+    assert found.state == "queued"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from flask import current_app
 
 from app.database import database
-from app.mail.handover import hand_over
+from app.mail import ledger
 from app.mail.ledger import Email
 from app.mail.replies import Reply
 from app.settings import Settings
@@ -48,8 +48,12 @@ class InboxTransport:
 
     def deliver(self, email: Email) -> None:
         """Mark the mail sent, in one commit: the inbox is a view of the ledger."""
+        # Not by hand_over, which tries for minutes to write a yes down: nothing has left the house here.
         with database.transaction():
-            hand_over(email, lambda: Reply("inbox", None, "", "kept in the built-in inbox"))
+            if ledger.mark_sending(email.id, email.job):
+                ledger.mark_sent(
+                    email.id, Reply("inbox", None, "", "kept in the built-in inbox"), email.began_at
+                )
 
     def probe(self) -> str:
         """Say where mail goes."""
