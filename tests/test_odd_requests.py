@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -39,25 +38,6 @@ def test_strange_authorization_is_that_of_a_stranger(client: Browser, address: s
     answer.close()
     assert answer.status_code == plain.status_code < 500
     assert answer.headers["Content-Security-Policy"] == plain.headers["Content-Security-Policy"]
-
-
-@pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize(
-    "host", ["a" * 64, "[", "\xd9\xa1.x", "a b", "a..b", "a@b", "a:b", "x." * 200 + "com"]
-)
-def test_host_that_is_none_is_refused(client: Browser, address: str, host: str) -> None:
-    answer = client.get(address, environ_overrides={"HTTP_HOST": host})
-    assert answer.status_code == 400
-    assert "Content-Security-Policy" in answer.headers
-    said = json.loads(answer.text)["error"]["message"] if address.startswith("/api/") else answer.text
-    assert "The Host header names no host." in said
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "localhost:5000", "[::1]:5000", "my_host.", "10.0.0.1:1", "xn--bcher-kva.example"]
-)
-def test_host_that_is_one_is_served(client: Browser, host: str) -> None:
-    assert client.get("/up", environ_overrides={"HTTP_HOST": host}).status_code == 200
 
 
 @pytest.mark.parametrize("referrer", ["http://[", "http://[::1", "http://a]b/"])

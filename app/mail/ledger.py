@@ -284,10 +284,11 @@ def forget_old(before: datetime, limit: int = 1000, most_bytes: int = 16 * 2**20
     At most `limit`, and once they make `most_bytes` no more: meanwhile everybody who wants to write waits.
     """
     sql = (
+        "DELETE FROM postroom_emails WHERE id IN ("  # first, or sqlite3 does not count the rows
         "WITH old AS (SELECT id, created_at, length(message) AS bytes FROM postroom_emails WHERE created_at < ?"
         " AND state NOT IN ('queued', 'sending') ORDER BY created_at, id LIMIT ?),"
         " counted AS (SELECT id, sum(bytes) OVER (ORDER BY created_at, id) - bytes AS older_bytes FROM old)"
-        " DELETE FROM postroom_emails WHERE id IN (SELECT id FROM counted WHERE older_bytes < ?)"
+        " SELECT id FROM counted WHERE older_bytes < ?)"
     )
     values = (utc_text(before), limit, most_bytes)
     return database.write(lambda connection: connection.execute(sql, values).rowcount)
