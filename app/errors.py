@@ -70,7 +70,7 @@ class UnknownHostError(PostroomError):
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"This site does not answer to {host or 'such a name'}: set PUBLIC_URL to the address it is reached "
+            f"This site does not answer to {host}: set PUBLIC_URL to the address it is reached "
             "by, or name it in TRUSTED_HOSTS."
         )
 

@@ -22,7 +22,7 @@ def host_names(variable: str, text: str) -> tuple[str, ...]:
     Raises: SettingError.
     """
     names = tuple(name.strip().lower() for name in text.split(","))
-    if not all(re.fullmatch(r"\*|\.?[a-z0-9-]+(\.[a-z0-9-]+)*", name) for name in names):
+    if not all(re.fullmatch(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) for name in names):
         raise SettingError(variable, text, "names separated by commas, such as www.example.com,.example.org")
     return names
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from flask import Flask, request
 
-from app.errors import UnknownHostError
+from app.errors import InvalidInputError, UnknownHostError
 from app.pages.client_address import ip_address
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ HEALTH_CHECK = "status.up"
 ALIKE_FOR_ALL = (HEALTH_CHECK, "static", "favicon")
 """What does not look at who asks."""
 
-HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*\.?)(:(?P<port>\d{1,5}))?")
-MAX_PORT = 65_535
+HOST = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?)(:(?P<port>[0-9]{0,5}))?",
+    re.IGNORECASE,
+)
 
 REFUSED_HOST = "postroom.refused_host"
 NOBODY = "unknown.invalid"
@@ -57,8 +59,10 @@ def register(app: Flask, settings: Settings) -> None:
     @app.before_request
     def must_be_asked_by_our_name() -> None:
         host = request.environ.get(REFUSED_HOST)
+        if host is not None and not HOST.fullmatch(host):
+            raise InvalidInputError("The Host header names no host.")
         if host is not None and request.endpoint != HEALTH_CHECK:
-            raise UnknownHostError(host if HOST.fullmatch(host.lower()) else "")
+            raise UnknownHostError(host)
 
 
 def own_names(settings: Settings) -> list[str]:
@@ -71,10 +75,10 @@ def own_names(settings: Settings) -> list[str]:
 
 def is_own(host: str, names: Collection[str]) -> bool:
     """Say whether a Host, with a port or without, is one of these names or an IP address."""
-    found = HOST.fullmatch(host.lower())
-    if found is None or int(found["port"] or 1) > MAX_PORT:
+    found = HOST.fullmatch(host)
+    if found is None:
         return False
-    name = found["name"].removesuffix(".")
+    name = found["name"].lower().removesuffix(".")
     if name[0] == "[" or ip_address(name):
         return ip_address(name.strip("[]")) is not None
     try:
