@@ -88,7 +88,7 @@ def unanswered(within: timedelta, like: str = "%") -> int:
     row = database.read_one(
         "SELECT count(DISTINCT email) FROM subscriptions "
         "WHERE state = 'pending' AND asked_at > ? AND email LIKE ? ESCAPE '\\'",
-        (_as_text(datetime.now(UTC) - within), like),
+        (_as_text(clock.utc() - within), like),
     )
     return int(row[0]) if row else 0
 

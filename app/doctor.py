@@ -118,7 +118,8 @@ def check_public_url(settings: Settings) -> Check:
     """See whether links in mails lead here."""
     if settings.production and _is_local(urlsplit(settings.public_url).hostname or ""):
         sentence = (
-            f"it is {settings.public_url}, so links in mails lead nowhere. Set the site's public address."
+            f"it is {settings.public_url}, so links in mails lead nowhere, and who comes by another name is turned "
+            "away. Set the site's public address."
         )
         return Check("PUBLIC_URL", "warning", sentence)
     return Check("PUBLIC_URL", "ok", f"links in mails begin with {settings.public_url}.")
