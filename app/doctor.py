@@ -170,11 +170,11 @@ def check_mail_settings(settings: Settings) -> Check:
         doubt = "MAIL_URL is not set: mails stay in the built-in inbox and reach nobody."
     elif url.scheme == "smtp+plain" and not _is_local(url.hostname or ""):
         doubt = "smtp+plain:// sends mails in the clear, to another machine. Use smtp:// or smtps://."
-    elif settings.mail_url and _is_local(sender.rpartition("@")[2]):
-        doubt = f"MAIL_FROM is {sender}, which mail servers refuse. Set an address of your own domain."
     elif url.scheme in PORTS_OF_THE_OTHER and url.port in PORTS_OF_THE_OTHER[url.scheme]:
         other = "smtps" if url.scheme == "smtp" else "smtp"
         doubt = f"port {url.port} usually wants {other}://, not {url.scheme}://."
+    elif settings.mail_url and _is_local(sender.rpartition("@")[2]):
+        doubt = f"MAIL_FROM is {sender}, which mail servers refuse. Set an address of your own domain."
     elif url.scheme == "resend" and not settings.mail_per_minute:
         doubt = f"Resend may take 2 mails a second only. Set MAIL_PER_MINUTE={RESEND_PER_MINUTE}."
     return Check("mail settings", "warning" if doubt else "ok", doubt or f"sender {sender}.")
@@ -216,8 +216,10 @@ def _probed(settings: Settings, environ: Mapping[str, str]) -> Check:
 
 
 def _unreachable(settings: Settings, environ: Mapping[str, str], what: str) -> Check:
-    by_smtp = urlsplit(settings.mail_url).scheme.startswith("smtp")
-    return Check("mail", "wrong", f"{what} {smtp_advice(environ)}" if by_smtp else what)
+    url = urlsplit(settings.mail_url)
+    if _is_local(url.hostname or ""):
+        return Check("mail", "wrong", f"{what} Does the mail server run on this machine, at that port?")
+    return Check("mail", "wrong", f"{what} {smtp_advice(environ)}" if url.scheme.startswith("smtp") else what)
 
 
 def _is_local(host: str) -> bool:

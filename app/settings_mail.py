@@ -128,5 +128,7 @@ def parse_public_url(text: str) -> str:
     # No user or password, which each reader would get, and no ? or #, behind which a path is none.
     pattern = rf"https?://({HOST})(:\d+)?(/([\w.~-]|%[0-9A-Fa-f]{{2}})+)*"
     if not usable or len(url) > MAX_URL or not re.fullmatch(pattern, url):
-        raise SettingError("PUBLIC_URL", text, "an address such as https://books.example.com")
+        raise SettingError(
+            "PUBLIC_URL", text, "an address such as https://books.example.com, without spaces, ? and #"
+        )
     return url

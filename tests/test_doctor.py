@@ -159,6 +159,13 @@ def test_mail_server_that_answers_is_ok(settings: Settings) -> None:
         assert resend.emails == []
 
 
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mail server counts as another machine."""
+    monkeypatch.setattr(doctor, "_is_local", lambda _host: False)
+
+
+@pytest.mark.usefixtures("far")
 def test_mail_server_that_says_nothing_ends_in_time_and_blocked_ports_are_named(
     settings: Settings, silent: socket.socket
 ) -> None:
@@ -170,6 +177,7 @@ def test_mail_server_that_says_nothing_ends_in_time_and_blocked_ports_are_named(
         assert words in check.sentence
 
 
+@pytest.mark.usefixtures("far")
 def test_host_that_blocks_smtp_is_told_its_own_name(settings: Settings, silent: socket.socket) -> None:
     settings = replace(settings, mail_url=f"smtp://me:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}")
     check = doctor.check_mail(settings, {"RENDER": "true"}, limit_s=0.1)
@@ -218,14 +226,26 @@ def test_doctor_waits_longer_than_sending_does() -> None:
 
 
 @pytest.mark.parametrize(("scheme", "advised"), [("smtp+plain://", True), ("resend://re_key@", False)])
+@pytest.mark.usefixtures("far")
 def test_port_that_refuses_is_wrong(settings: Settings, scheme: str, advised: bool) -> None:
+    check = check_a_port_that_refuses(settings, scheme)
+    assert ("Hosts that block SMTP" in check.sentence) == advised
+
+
+def test_port_of_this_machine_is_blocked_by_nobody(settings: Settings) -> None:
+    check = check_a_port_that_refuses(settings, "smtp+plain://")
+    assert "Does the mail server run on this machine" in check.sentence
+    assert "Hosts that block SMTP" not in check.sentence
+
+
+def check_a_port_that_refuses(settings: Settings, scheme: str) -> doctor.Check:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"{scheme}127.0.0.1:{unused.getsockname()[1]}"
         check = doctor.check_mail(replace(settings, mail_url=url), {})
     assert check.state == "wrong"
     assert check.sentence.startswith("at connect: ")
-    assert ("Hosts that block SMTP" in check.sentence) == advised
+    return check
 
 
 def test_mail_server_that_refuses_is_wrong_and_no_port_is_to_blame(settings: Settings) -> None:
