@@ -172,6 +172,7 @@ WORDED: list[tuple[str, int, str, str, Verdict]] = [
     ("dot", 454, "4.7.0", "Throttling failure: Maximum sending rate exceeded.", LANE),
     ("rcpt", 450, "4.2.1", "Peak SMTP relay limit exceeded for customer.", LANE),
     ("dot", 550, "5.7.1", "Sending limit reached", LANE),
+    ("rcpt", 451, "4.7.651", "The mail server has been temporarily rate limited due to IP reputation", LANE),
     ("dot", 451, "", "Maximum credits exceeded", LANE),
     ("rcpt", 550, "5.4.6", "Unusual sending activity detected. Please try after sometime", LANE),
     (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
+from functools import lru_cache
 from typing import Any
 
 from flask import current_app
@@ -182,10 +183,14 @@ def _address_to_list(mail: EmailMessage, mailing_list: MailingList, sender: Addr
 
 def with_sender(source: bytes, mail_from: str) -> bytes:
     """Return a mail with this sender: what was written before MAIL_FROM was put right would be refused for ever."""
-    sender = parse_sender(mail_from)
-    only = EmailMessage(policy=WIRE_POLICY)
-    only["From"] = Named(sender.display_name, sender.addr_spec)
-    line = only.as_bytes().removesuffix(b"\r\n")
     head, gap, body = source.partition(b"\r\n\r\n")
+    line = _from_line(mail_from)
     new = re.sub(rb"(?mi)^From:.*\r\n([ \t].*\r\n)*", lambda _: line, head + b"\r\n", count=1)
     return new.removesuffix(b"\r\n") + gap + body
+
+
+@lru_cache(maxsize=8)
+def _from_line(mail_from: str) -> bytes:
+    sender, mail = parse_sender(mail_from), EmailMessage(policy=WIRE_POLICY)
+    mail["From"] = Named(sender.display_name, sender.addr_spec)
+    return mail.as_bytes().removesuffix(b"\r\n")

@@ -97,6 +97,7 @@ LIMITS = (
     # SES, Google, Exchange, Brevo
     r"(daily|hourly|monthly|peak|sending|relay)\b.{0,30}\b(rate|limit|quota)s?\b.{0,12}\b(exceeded|reached)",
     r"(exceeded|reached)\b.{0,20}\b(daily|hourly|monthly|sending|messaging)\b.{0,30}\b(limit|quota)",
+    r"rate.?limit|throttl",  # Outlook and others
     r"maximum credits exceeded",  # SendGrid
     r"unusual sending activity",  # Zoho
 )
