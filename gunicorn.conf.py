@@ -15,15 +15,14 @@ from pathlib import Path
 from selectors import EVENT_READ
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import TConn, ThreadWorker
 
 PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
 from app import listening, logs  # noqa: E402
 from app.banner import banner  # noqa: E402
-from app.connections import Connection, read_away  # noqa: E402
-from app.connections_clients import LOOK_S, Clients, most_connections  # noqa: E402
+from app.connections_clients import most_connections  # noqa: E402
+from app.connections_worker import QUIET_LOOK_S, PatientWorker  # noqa: E402
 from app.errors import PostroomError  # noqa: E402
 from app.secret_key import secret_key  # noqa: E402
 from app.settings import Settings  # noqa: E402
@@ -48,69 +47,15 @@ with suppress(AttributeError, OSError):
     ctypes.CDLL(None).mallopt(-8, 1)
 
 RELOAD_LOOK_S = 2.0
-QUIET_LOOK_S = 3.0
-"""How often gunicorn looks, while nothing happens, whether its other process lives; its own 1 s costs an idle site
-as much as all the rest. The end of a process is a signal, and wakes it at once."""
 
 log = logging.getLogger("postroom")
-
-
 lifeline, hang_watch = Lifeline(), HangWatch()
 
 
-class ConsumerWorker(ThreadWorker):
-    """A threaded worker whose consumer hears the signal first, and whose threads no slow client can keep."""
+class ConsumerWorker(PatientWorker):
+    """A worker whose consumer hears the signal first."""
 
-    @functools.cached_property
-    def clients(self):
-        """Those that no thread serves."""
-        return Clients(
-            self,
-            wrap=self._wrap,
-            most_body_bytes=settings.max_request_bytes,
-            seats=lambda: self.wsgi.extensions["seats_for_waiting"],
-        )
-
-    def _wrap(self, connection, client, server):
-        conn = TConn(self.cfg, connection, client, server)
-        conn.data_ready = True
-        return conn
-
-    def accept(self, listener):
-        """Let a client in; it gets a thread once its request is there."""
-        if self.cfg.is_ssl or self.cfg.protocol != "http" or self.cfg.proxy_protocol != "off":
-            super().accept(listener)  # gunicorn reads these itself
-        else:
-            self.clients.accept(listener)
-
-    def handle_request(self, req, conn):
-        """Answer a request, and read what the answer made needless of it: the next one begins after that."""
-        if isinstance(conn.sock, Connection):
-            req._expected_100_continue = False  # it has been told to go on, for the body is there
-            if conn.sock.is_cut_short:
-                req.force_close()
-        keep_alive = super().handle_request(req, conn)
-        return read_away(req.body) and keep_alive
-
-    def finish_request(self, conn, fs):
-        """Take a connection back from its thread."""
-        if not isinstance(conn.sock, Connection):
-            super().finish_request(conn, fs)
-            return
-        # Were anything left, gunicorn and we would not agree where this request ends.
-        may_go_on = not fs.exception() and fs.result() and not conn.parser.unreader.take_buffered()
-        self.clients.finish(conn.sock, may_go_on)
-
-    def murder_pending(self):
-        """End what has taken too long."""
-        super().murder_pending()
-        self.clients.look_at_the_time()
-
-    def wait_for_and_dispatch_events(self, timeout):
-        """Sleep longer while nobody is connected; a client and a signal wake it at once."""
-        if self.alive:
-            timeout = timeout if self.nr_conns else QUIET_LOOK_S
-        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, LOOK_S))
+    most_body_bytes = settings.max_request_bytes
 
     def handle_exit(self, sig, frame):
         """SIGTERM: take no more jobs, let go of long polls, answer what is open, leave."""
