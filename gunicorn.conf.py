@@ -47,6 +47,8 @@ with suppress(AttributeError, OSError):
     ctypes.CDLL(None).mallopt(-8, 1)
 
 RELOAD_LOOK_S = 2.0
+STOP_WITHIN_S = 9
+"""Longer than the consumer's 8 s, shorter than the 10 s after which hosts kill."""
 
 log = logging.getLogger("postroom")
 lifeline, hang_watch = Lifeline(), HangWatch()
@@ -62,6 +64,7 @@ class ConsumerWorker(PatientWorker):
         consumer = _consumer(self)
         if consumer is not None:
             consumer.stop_soon()
+        set_patience(self, STOP_WITHIN_S)
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig, frame):
@@ -79,8 +82,7 @@ sendfile = False  # it writes past what waits to be sent
 # A body that holds the interpreter for long is no hang, and a process that was stopped for a while is none: see
 # HangWatch, which judges in gunicorn's place.
 timeout = 0
-# Longer than the consumer's 8 s, shorter than the 10 s after which hosts kill.
-graceful_timeout = 9
+graceful_timeout = STOP_WITHIN_S
 loglevel = "debug" if settings.log_level == "DEBUG" else "warning"
 control_socket_disable = True
 forwarder_headers = ""  # by default a client on this machine may say with SCRIPT_NAME below which path we are

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,21 @@ def test_a_parent_that_is_killed_frees_its_port_at_once_and_bodies_end_in_order(
             seen = again.get(f"/api/jobs/{job}?wait=20")[1]
             assert (seen["state"], seen["attempt"], seen["deaths"]) == ("done", 1, 0)
         until(lambda: not site.has_processes(), "the end of what was left")
+
+
+def test_a_worker_that_hangs_as_it_stops_is_replaced(tmp_path: Path) -> None:
+    with site_in(tmp_path) as site:
+        job = site.post("/api/test/slow", {"seconds": 60, "marker": "long"})[1]["id"]
+        (worker,) = workers(site)
+        until(lambda: "start" in (tmp_path / "notes").read_text(), "the body's start")
+        os.kill(worker, signal.SIGTERM)
+        with closing(sqlite3.connect(site.data_dir / "postroom.db")) as connection:
+            state = "SELECT state FROM postroom_instances"
+            until(lambda: connection.execute(state).fetchone() == ("stopping",), "its stop")
+        os.kill(worker, signal.SIGSTOP)
+        seen = ask_until(site, f"/api/jobs/{job}", lambda status, _: status == 200, within_s=40)
+        assert seen["deaths"] == 0
+        assert worker not in workers(site)
 
 
 def test_what_a_body_forked_keeps_neither_port_nor_clients_nor_processes_of_bodies(tmp_path: Path) -> None:
