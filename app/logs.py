@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from threading import Lock
 
+from app.plain_text import one_line, printable
+
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 MOST_LETTERS = 2000
 """Of a line; the middle of a longer one is left out."""
@@ -30,9 +32,14 @@ class DiscreetFormatter(logging.Formatter):
         super().__init__(pattern)
         self._secrets = sorted(secrets, key=len, reverse=True)  # one may be a part of another
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Write a record's own line: a line break in it would look like another record."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as one line, and its trace below."""
-        text = super().format(record)
+        """Write a record as one line, and its trace below, so that a terminal shows it and obeys nothing in it."""
+        text = printable(super().format(record))
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = LINK_TOKEN.sub(r"\1***", text).translate(UNPRINTABLE)

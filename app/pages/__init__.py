@@ -32,6 +32,7 @@ def register(app: Flask) -> None:
         status,
         subscriptions,
     )
+    from app.plain_text import printable
 
     app.json = json_out.SiteJSON(app)
     for module in (
@@ -49,7 +50,7 @@ def register(app: Flask) -> None:
     ):
         app.register_blueprint(module.bp)
     app.add_url_rule("/favicon.ico", "favicon", lambda: app.send_static_file("favicon.svg"))
-    for template_filter in (json_out.moment_text, json_out.printable):
+    for template_filter in (json_out.moment_text, printable):
         app.add_template_filter(template_filter)
     app.add_template_global(front_door.is_operator)
     settings = app.extensions["settings"]

@@ -14,8 +14,8 @@ from app.mail import inbox as mailbox
 from app.mail.inbox import InboxEmail
 from app.pages import desk_mail, front_door, mail_parts
 from app.pages.json_in import MAX_ID, number_in_query
-from app.pages.json_out import printable
 from app.pages.linked_text import linked
+from app.plain_text import printable
 
 PAGE_LENGTH = 50
 LOOKS_AGAIN_S = 1

@@ -20,9 +20,10 @@ from app.pages import front_door
 from app.pages.desk_words import duration
 from app.pages.job_timeline import timeline
 from app.pages.json_in import number_in_query
-from app.pages.json_out import moment, printable
+from app.pages.json_out import moment
 from app.pages.status import what_holds_jobs_up, without_folders
 from app.pages.waiting import LONGEST_WAIT_S, Seats
+from app.plain_text import printable
 
 SHOWN = (
     "id", "task", "state", "attempt", "deaths", "enqueued_at", "started_at", "finished_at",
@@ -48,13 +49,13 @@ def set_out_seats(setup: BlueprintSetupState) -> None:
     setup.app.extensions["seats_for_waiting"] = Seats(settings.web_threads // 2)
 
 
-@bp.get("/jobs/<uuid>")
+@bp.get("/jobs/<path:uuid>")
 def page(uuid: str) -> str:
     """Show one job; a script keeps the page up to date, without it the page loads itself again."""
     return render_template("job.html", **facts(uuid))
 
 
-@bp.get("/jobs/<uuid>/live")
+@bp.get("/jobs/<path:uuid>/live")
 def live(uuid: str) -> flask.Response:
     """Answer with the live part of the page once it differs from what was ?seen=, or 204 after a while."""
     view, seen = request.args.get("view", ""), request.args.get("seen")
@@ -79,7 +80,7 @@ def answer_with_news(uuid: str, is_news: Callable[[], bool], render: Callable[[]
     return answer
 
 
-@bp.post("/jobs/<uuid>/retry")
+@bp.post("/jobs/<path:uuid>/retry")
 @front_door.operator_only
 def retry(uuid: str) -> Response:
     """Run a failed job again."""
@@ -88,7 +89,7 @@ def retry(uuid: str) -> Response:
     return redirect(url_for("jobs.page", uuid=uuid), HTTPStatus.SEE_OTHER)
 
 
-@bp.post("/jobs/<uuid>/cancel")
+@bp.post("/jobs/<path:uuid>/cancel")
 @front_door.operator_only
 def cancel(uuid: str) -> Response:
     """Cancel a job that waits."""
@@ -97,7 +98,7 @@ def cancel(uuid: str) -> Response:
     return redirect(url_for("jobs.page", uuid=uuid), HTTPStatus.SEE_OTHER)
 
 
-@bp.get("/api/jobs/<uuid>")
+@bp.get("/api/jobs/<path:uuid>")
 def job_as_json(uuid: str) -> flask.Response:
     """Answer with the job's state; with ?wait=SECONDS once it has ended or the time is up."""
     seconds = number_in_query("wait", 0.0, LONGEST_WAIT_S, float)
@@ -182,7 +183,7 @@ def _seats() -> Seats:
 def _call_of(job: dict[str, Any]) -> str:
     """Write the call that made the job, as Python does."""
     if job["args"] is None:
-        return f"It cannot be read: {job['undecodable']}"
+        return printable(f"It cannot be read: {job['undecodable']}")
     values = [repr(value) for value in job["args"]]
     values += [f"{name}={value!r}" for name, value in job["kwargs"].items()]
     return printable(f"{job['task'].rpartition('.')[2]}({', '.join(values)})")

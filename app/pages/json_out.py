@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,17 +12,14 @@ from flask.json.provider import DefaultJSONProvider
 
 def moment_text(moment: datetime) -> str:
     """Write a moment as ISO 8601 in UTC, such as 2031-05-04T09:30:00.250Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    with suppress(OverflowError):  # on the first or the last day there is, which UTC does not have
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(unix_s: float | None) -> datetime | None:
     """Turn seconds since 1970 into an aware moment; None stays None."""
     return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
-
-
-def printable(text: str) -> str:
-    """Write as escapes what UTF-8 cannot say, such as the broken halves in a file's name."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def with_moments(value: Any) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import sys
 from typing import Any
 
 from app.errors import InvalidInputError, NotFoundError
+from app.plain_text import for_terminal, one_line
 from tasks.engine.durable import DurableHuey
 from tasks.engine.schema import STATES
 
+MOST_LISTED = 10_000
 TIMES = ("enqueued_at", "run_at", "ready_at", "started_at", "finished_at", "ended_at")
 
 
@@ -23,7 +26,10 @@ def run(huey: DurableHuey, arguments: list[str]) -> int:
     if options.command == "list":
         _list(huey, options)
     elif options.command == "show":
-        print(json.dumps(_readable(_details(huey, options.uuid)), indent=2, default=str, ensure_ascii=False))
+        described = _readable(_details(huey, options.uuid))
+        print(
+            for_terminal(json.dumps(described, indent=2, default=_as_text, ensure_ascii=False), _encoding())
+        )
     elif options.command == "retry":
         _retry(huey, options)
     else:
@@ -31,20 +37,47 @@ def run(huey: DurableHuey, arguments: list[str]) -> int:
     return 0
 
 
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"(it cannot be shown: {type(error).__name__})"
+
+
+def _text(argument: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in argument):
+        raise argparse.ArgumentTypeError(f"{argument!r} is no text")
+    return argument
+
+
+def _limit(argument: str) -> int:
+    if not argument.isdecimal() or not 1 <= int(argument) <= MOST_LISTED:
+        raise argparse.ArgumentTypeError(f"found {argument!r}, expected a number from 1 to {MOST_LISTED}")
+    return int(argument)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 main.py jobs", description="Look at jobs, run them again.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="the newest jobs of a state, the failed ones if none is named")
     listing.add_argument("state", nargs="?", choices=STATES, default="failed")
-    listing.add_argument("--task", help="only this task's, for example tasks.emails.deliver_email")
-    listing.add_argument("--limit", type=int, default=50)
-    commands.add_parser("show", help="one job: arguments, result, each attempt").add_argument("uuid")
+    listing.add_argument(
+        "--task", type=_text, help="only this task's, for example tasks.emails.deliver_email"
+    )
+    listing.add_argument("--limit", type=_limit, default=50)
+    commands.add_parser("show", help="one job: arguments, result, each attempt").add_argument(
+        "uuid", type=_text
+    )
     retry = commands.add_parser("retry", help="run failed jobs again")
     which = retry.add_mutually_exclusive_group(required=True)
-    which.add_argument("uuid", nargs="?")
-    which.add_argument("--task", help="all failed jobs of this task")
+    which.add_argument("uuid", nargs="?", type=_text)
+    which.add_argument("--task", type=_text, help="all failed jobs of this task")
     which.add_argument("--all", action="store_true", help="all failed jobs")
-    commands.add_parser("cancel", help="cancel a job that waits").add_argument("uuid")
+    commands.add_parser("cancel", help="cancel a job that waits").add_argument("uuid", type=_text)
     return parser
 
 
@@ -53,7 +86,8 @@ def _list(huey: DurableHuey, options: argparse.Namespace) -> None:
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     for job in map(_readable, huey.list_jobs(options.state, options.task, options.limit)):
         moment = job["finished_at"] or job["started_at"] or job["enqueued_at"]
-        print(f"{moment}  {job['uuid']}  {job['task']}  {job['error'] or ''}".rstrip())
+        line = f"{moment}  {job['uuid']}  {job['task']}  {job['error'] or ''}".rstrip()
+        print(one_line(line, _encoding()))
 
 
 def _details(huey: DurableHuey, uuid: str) -> dict[str, Any]:

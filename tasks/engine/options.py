@@ -24,8 +24,18 @@ TAKEN_BY_CALLS = frozenset(
 """Names that a call of a task keeps for the queue, so that a body never sees them."""
 
 
+MOST_S = 100 * 366 * 24 * 3600
+"""A hundred years. A moment much further off is none that Python knows."""
+MOST_PRIORITY = 2**53
+MAX_ID_CHARS = 1000
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_priority(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= MOST_PRIORITY
 
 
 def _is_count(value: Any) -> bool:
@@ -37,11 +47,11 @@ def _is_some(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
+    return _is_number(value) and 0 < value <= MOST_S
 
 
 def _is_span(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return _is_number(value) and 0 <= value <= MOST_S
 
 
 def _are_exceptions(value: Any) -> bool:
@@ -66,7 +76,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 YES_OR_NO: Check = (lambda value: isinstance(value, bool), "True or False")
-SECONDS: Check = (_is_span, "a number of seconds from 0 up")
+SECONDS: Check = (_is_span, "a number of seconds, from 0 up to a hundred years")
 EXCEPTIONS: Check = (_are_exceptions, "an exception class, or a tuple of such")
 FUNCTION: Check = (_or_none(_is_callable), "a function")
 
@@ -74,7 +84,7 @@ OF_CALLS: dict[str, Check] = {
     "retries": (_is_count, f"a whole number from 0 to {MOST_RETRIES}"),
     "retry_delay": SECONDS,
     "retry_backoff": (_is_span, "a number from 0 up"),
-    "priority": (_or_none(_is_number), "a number, or None"),
+    "priority": (_or_none(_is_priority), "a number of at most 2**53, or None"),
     "expires": (_or_none(_is_expiry), "a number of seconds above 0, a timedelta, a datetime, or None"),
     "timeout": (_or_none(_is_positive), "a number of seconds above 0, or None for no limit"),
 }
@@ -131,7 +141,7 @@ def check(decorator: str, options: Mapping[str, Any], known: Mapping[str, Check]
 
 
 def check_call(task: Task) -> None:
-    """Check what a call of a task tells the queue.
+    """Check what a call of a task tells the queue, its id among it.
 
     Raises: InvalidInputError that names the option and what it may be.
     """
@@ -141,6 +151,12 @@ def check_call(task: Task) -> None:
             raise InvalidInputError(
                 f"a call of {task.name} found {name}={_short(value)}, expected {expected}", name
             )
+    if isinstance(task.id, str) and not (task.id.isprintable() and len(task.id) <= MAX_ID_CHARS):
+        raise InvalidInputError(
+            f"a call of {task.name} found id={_short(task.id)}, expected printable text of at most {MAX_ID_CHARS} "
+            "characters",
+            "id",
+        )
     for following in (task.on_complete, task.on_error, task.chord_config and task.chord_config.callback):
         if following is not None:
             check_call(following)

@@ -1,0 +1,34 @@
+"""Text as it can be shown anywhere: what cannot be written, or would command a terminal, stands as an escape."""
+
+from __future__ import annotations
+
+import json
+import re
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Write as escapes control characters, and what UTF-8 cannot say, such as broken halves in a file's name."""
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+
+
+def for_terminal(text: str, encoding: str) -> str:
+    """Write lines for a terminal with an encoding: what it lacks, and what it would obey, as escapes of JSON."""
+    return "\n".join(one_line(line, encoding) for line in text.split("\n"))
+
+
+def one_line(text: str, encoding: str = "utf-8") -> str:
+    """Write a text as one line, its line breaks as escapes."""
+    return "".join(letter if _is_plain(letter, encoding) else json.dumps(letter)[1:-1] for letter in text)
+
+
+def _is_plain(letter: str, encoding: str) -> bool:
+    if not letter.isprintable():
+        return False
+    try:
+        letter.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
