@@ -138,6 +138,19 @@ def test_a_call_that_tells_the_queue_nonsense_is_refused(
     assert rig.states() == {}
 
 
+@pytest.mark.parametrize("given", ["hello", 3, {"a": 1}])
+def test_arguments_that_are_no_tuple_are_refused(rig: Rig, give: Any, given: object) -> None:
+    with pytest.raises(InvalidInputError, match="tuple"):
+        give.schedule(given, delay=60)
+    assert rig.states() == {}
+
+
+def test_the_store_takes_keys_as_huey_gives_them_to_any_store(rig: Rig) -> None:
+    for key in (b"k1", "k1", "r:k1", b"rt:k1"):
+        rig.huey.storage.put_data(key, b"v1")
+        assert rig.huey.storage.peek_data(key) == b"v1"
+
+
 # crontab
 
 

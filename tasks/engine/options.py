@@ -145,6 +145,12 @@ def check_call(task: Task) -> None:
 
     Raises: InvalidInputError that names the option and what it may be.
     """
+    if not isinstance(task.args, tuple | list):
+        raise InvalidInputError(
+            f"a call of {task.name} found the arguments {_short(task.args)}, expected a tuple, as in "
+            f"{task.name}.schedule((1,), delay=60)",
+            "args",
+        )
     for name, (will_do, expected) in OF_CALLS.items():
         value = getattr(task, name)
         if not will_do(value):

@@ -25,8 +25,9 @@ OPAQUE = "(opaque)"
 """The task's name of a job that somebody put into the storage as bytes, by hand."""
 
 
-def kept_for_s(key: str, ages: Ages) -> float | None:
+def kept_for_s(key: str | bytes, ages: Ages) -> float | None:
     """Return how long a value is kept that is no result; None: as long as nobody deletes it."""
+    key = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
     if key.startswith("rt:"):
         return None  # a task is revoked until somebody restores it; tasks are as many as the code has
     return ages.failed_s if key.startswith("r:") else KEEP_KEYS_S
