@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from huey import chord
-from huey.exceptions import TaskException
+from huey.contrib.asyncio import aget_result, aget_result_group
+from huey.exceptions import ResultTimeout, TaskException
 
 from app.errors import NoResultError
 from tasks.engine import upkeep
@@ -194,6 +195,33 @@ def test_a_thread_that_outlives_its_body_may_wait(rig: Rig, give: Any) -> None:
 
 def test_going_through_results_as_they_come_is_refused_inside_a_body(rig: Rig, give: Any) -> None:
     body = rig.huey.task(name="body")(lambda: list(give.map([1, 2]).as_completed()))()
+    rig.run_all(workers=1)
+    with pytest.raises(TaskException, match="DeadlockError"):
+        body.get()
+
+
+# Huey's way to await a result
+
+
+def test_a_result_is_awaited(rig: Rig, give: Any) -> None:
+    result, results = give(5), give.map([1, 2])
+    with rig.consuming():
+        assert asyncio.run(aget_result(result)) == 5
+        assert asyncio.run(aget_result_group(results)) == [1, 2]
+    with pytest.raises(ResultTimeout):
+        asyncio.run(aget_result(give.schedule((1,), delay=60), timeout=0))
+
+
+def test_what_never_comes_is_not_awaited(rig: Rig, give: Any) -> None:
+    with pytest.raises(NoResultError, match="cancelled"):
+        asyncio.run(aget_result(cancelled(rig, give)))
+
+
+def test_a_body_awaits_no_job(rig: Rig, give: Any) -> None:
+    async def wait() -> Any:
+        return await aget_result(give(1))
+
+    body = rig.huey.task(name="body")(wait)()
     rig.run_all(workers=1)
     with pytest.raises(TaskException, match="DeadlockError"):
         body.get()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import huey.contrib.asyncio
 from huey.api import ChordResult, Result, ResultGroup
+from huey.exceptions import ResultTimeout
 
 from app.database import Database
 from app.errors import NoResultError
@@ -80,6 +84,32 @@ class Handle(Result):
 def moved_key(uuid: str) -> str:
     """Name the flag that says of a revoked job that another one has its place."""
     return f"moved:{uuid}"
+
+
+async def _aget_result(
+    res: Result,
+    backoff: float = 1.15,
+    max_delay: float = 1.0,
+    preserve: bool = False,
+    timeout: float | None = None,
+) -> Any:
+    """Await a result.
+
+    Raises: DeadlockError inside a job or a transaction, NoResultError when it never comes, ResultTimeout.
+    """
+    awaited, delay, deadline = Awaited(res.huey.database, res.id), 0.1, time.monotonic() + (timeout or 0)
+    while not res.is_ready():
+        res.huey.refuse_to_wait()
+        if not awaited.is_there(res.huey.now()):
+            if timeout is not None and time.monotonic() >= deadline:
+                raise ResultTimeout("timed out waiting for result")
+            await asyncio.sleep(delay)
+            delay = min(delay * backoff, max_delay)
+    return res.get(preserve=preserve)
+
+
+# Huey's own, named in its documentation, polls for ever: in a body, and for what never comes.
+huey.contrib.asyncio.aget_result = _aget_result
 
 
 def named(made: Any) -> Any:
