@@ -15,9 +15,9 @@ from app.settings import Settings
 from tests.forms import Browser, hidden_fields
 
 OPEN = {
-    "GET /", "GET /api/books", "GET /api/jobs/<uuid>", "GET /api/queue", "GET /best-sellers/live",
-    "GET /confirm/<token>", "POST /confirm/<token>", "GET /favicon.ico", "GET /jobs/<uuid>",
-    "GET /jobs/<uuid>/live", "GET /ready", "GET /sign-in", "POST /sign-in", "POST /sign-out",
+    "GET /", "GET /api/books", "GET /api/jobs/<path:uuid>", "GET /api/queue", "GET /best-sellers/live",
+    "GET /confirm/<token>", "POST /confirm/<token>", "GET /favicon.ico", "GET /jobs/<path:uuid>",
+    "GET /jobs/<path:uuid>/live", "GET /ready", "GET /sign-in", "POST /sign-in", "POST /sign-out",
     "GET /static/<path:filename>", "POST /subscriptions", "POST /api/subscriptions",
     "GET /unsubscribe/<token>", "POST /unsubscribe/<token>", "GET /up",
 }  # fmt: skip
