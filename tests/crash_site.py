@@ -1,7 +1,8 @@
 """The site under test with points at which it kills itself, a clock that can be set, and a disk that can fill.
 
 All of it is hooked in from here, by exchanging functions of the engine; the product knows nothing of it.
-DIE_AT names a point from the start on, `POST /api/test/die-at` names one later. CLOCK names a file with the
+DIE_AT names a point from the start on, `POST /api/test/die-at` names one later; at the one that FREEZE_AT names
+a process stops, as by Ctrl-Z, until it is told to go on. CLOCK names a file with the
 seconds by which the clock is wrong. TICKS=1 adds a task for every minute. UPKEEP_S makes upkeep come sooner.
 """
 
@@ -30,12 +31,17 @@ from tests.site_under_test import app, note
 __all__ = ["app"]
 
 armed = {os.environ.get("DIE_AT", "")} - {""}
+freezing = {os.environ.get("FREEZE_AT", "")} - {""}
 
 
 def at(point: str) -> None:
     """Kill every process of the site here, as a crash of the machine would, when the point is armed."""
     if point in armed:
         os.killpg(os.getpgrp(), signal.SIGKILL)
+    if point in freezing:
+        freezing.discard(point)
+        note(point.replace(" ", "-"), "freeze")
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def hook(
@@ -98,6 +104,10 @@ def step(seconds: float, marker: str) -> None:
     note(marker, "end")
 
 
+brief = tasks.task(timeout=1, name="brief")(step.func)
+"""The same; it is overdue after a second."""
+
+
 @tasks.task()
 def quick(marker: str) -> int:
     """Note that it ran."""
@@ -134,9 +144,10 @@ def start_steps() -> dict[str, int]:
     """Enqueue jobs, known by the markers they note, in one commit."""
     body = request.get_json()
     eta = dt.datetime.fromtimestamp(tasks.huey.now() + body["delay_s"], dt.UTC) if "delay_s" in body else None
+    task = brief if body.get("brief") else step
     with tasks.huey.bulk():
         for marker in body["markers"]:
-            tasks.huey.enqueue(step.s(body["seconds"], marker, id=marker, eta=eta))
+            tasks.huey.enqueue(task.s(body["seconds"], marker, id=marker, eta=eta))
     return {"pid": os.getpid()}
 
 

@@ -85,6 +85,12 @@ def hang_in_process() -> None:
     threading.Event().wait()
 
 
+@tasks.task()
+def leave_thread_busy(seconds: float) -> None:
+    """Leave a thread behind that goes on when the body has ended."""
+    threading.Thread(target=time.sleep, args=(seconds,)).start()
+
+
 def note(marker: str, what: str) -> None:
     """Append a line to the file in which tests see what really ran; one write(), so kills tear nothing."""
     line = f"{what} {marker} {os.getpid()} {time.time()}\n".encode()
@@ -134,6 +140,10 @@ def make() -> Flask:
     @app.post("/api/test/orphan")
     def start_orphan() -> dict[str, str]:
         return {"id": leave_orphan(request.get_json()["seconds"]).id}
+
+    @app.post("/api/test/leave-thread-busy")
+    def start_thread() -> dict[str, str]:
+        return {"id": leave_thread_busy(request.get_json()["seconds"]).id}
 
     @app.post("/api/test/pick-up")
     def start_pick_up() -> dict[str, str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.site_process import Site
+from tests.crash_rig import WORKER, CrashSite, is_alive, until
+from tests.site_process import PROJECT_DIR, Site
 
 pytestmark = pytest.mark.slow
 
@@ -68,3 +72,33 @@ def test_short_jobs_finish_before_the_end(site: Site, notes: Path, number: int, 
     for job in running + waiting:
         assert site.get(f"/api/jobs/{job}?wait=10")[1]["state"] == "done"
     assert notes.read_text().count("end ") == 5
+
+
+def test_a_thread_that_a_body_left_busy_does_not_keep_the_site(site: Site) -> None:
+    job = site.post("/api/test/leave-thread-busy", {"seconds": 60})[1]["id"]
+    assert site.get(f"/api/jobs/{job}?wait=10")[1]["state"] == "done"
+    (pid,) = [one["pid"] for one in site.get("/api/queue", as_operator=True)[1]["instances"]]
+    os.kill(pid, signal.SIGTERM)  # as a process does to itself whose bodies all hang: another takes its place
+    until(lambda: not is_alive(pid), "the end of the first", WITHIN_S)
+
+    job = site.post("/api/test/leave-thread-busy", {"seconds": 60})[1]["id"]
+    assert site.get(f"/api/jobs/{job}?wait=10")[1]["state"] == "done"
+    assert site.stop() < WITHIN_S
+
+
+def test_a_thread_that_a_body_left_busy_does_not_keep_a_worker_process(tmp_path: Path) -> None:
+    site = CrashSite(tmp_path)  # only its folder and its environment: the worker is alone
+    enqueue = [
+        sys.executable,
+        "-c",
+        "from tests import crash_site, site_under_test as s; s.leave_thread_busy(60)",
+    ]
+    subprocess.run(enqueue, cwd=PROJECT_DIR, env=site.environ, check=True)
+    worker = subprocess.Popen(WORKER, cwd=PROJECT_DIR, env=site.environ, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: site.rows("SELECT state FROM postroom_jobs") == [("done",)], "the end of the body")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(WITHIN_S) == 0
+    finally:
+        worker.kill()
+        worker.wait(10)
