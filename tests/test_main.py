@@ -19,6 +19,7 @@ import pytest
 import main
 import tasks
 from app.settings import Settings
+from tasks.engine.consumer import EmbeddedConsumer
 from tests.small_project import PROJECT_DIR, copy_essentials
 
 SOURCE = (PROJECT_DIR / "main.py").read_text("utf-8")
@@ -201,6 +202,8 @@ def test_on_windows_waitress_serves_while_the_consumer_runs(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = []
+    # This process is not to end with the site.
+    monkeypatch.setattr(EmbeddedConsumer, "stop_for_good", EmbeddedConsumer.stop)
 
     def serve(app: object, **options: object) -> None:
         served.append((tasks.huey.overview()["workers"], options))
