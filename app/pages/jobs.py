@@ -34,7 +34,6 @@ SHOWN = (
 UNGUESSABLE = (4, 7)
 """Versions of UUID that are made of chance; ours are of version 7."""
 
-WAITING = ("scheduled", "ready")
 ENDED = ("done", "failed", "cancelled")
 LIVE_PARTS = {"page": "job_live.html", "summary": "job_summary.html"}
 
@@ -131,7 +130,7 @@ def facts(uuid: str, view: str = "page") -> dict[str, Any]:
         "run_at": moment(job["run_at"]),
         "steps": timeline(job, for_operator=for_operator),
         "result": _as_text(job["result"]),
-        "held_up": without_folders(what_holds_jobs_up()) if job["state"] in WAITING else [],
+        "held_up": [] if job["state"] in ENDED else without_folders(what_holds_jobs_up()),
         "call": _call_of(job) if for_operator else None,
         "live_url": None
         if job["state"] in ENDED
