@@ -37,7 +37,7 @@ def what_followed(huey: NotingHuey, outcome: Outcome) -> None:
         for task in (*outcome.announced, outcome.fired_callback):
             if task is not None:
                 arrival(huey, task)
-        if outcome.retrying:
+        if outcome.retrying and outcome.requeued is not None:
             task = outcome.requeued
             task.eta = None if outcome.run_at is None else naive_utc(outcome.run_at)
             huey._emit(SIGNAL_ENQUEUED if task.eta is None else SIGNAL_SCHEDULED, task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,6 +41,12 @@ PAUSED_AND_RUNNING = (
     f"{PAUSED} UNION ALL SELECT task, instance || ' ' || worker FROM postroom_jobs WHERE state = 'running'"
 )
 
+OF_OTHERS = """
+SELECT task FROM postroom_task_counts AS counts WHERE ready > 0 AND EXISTS (
+    SELECT 1 FROM postroom_instance_tasks AS has WHERE has.task = counts.task AND has.instance <> ?
+)
+"""
+
 BATCH = (
     "SELECT id FROM postroom_jobs WHERE state = 'ready' AND task = ? AND alone = 0 AND deaths = 0"
     f" ORDER BY {IN_TURN} LIMIT ?"
@@ -49,10 +55,12 @@ BATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What tasks ask of the claim: at most `limits` calls at once; up to `batches` jobs in one call."""
+    """What tasks ask of the claim: at most `limits` calls at once, up to `batches` jobs in one call."""
 
     limits: Mapping[str, int] = field(default_factory=dict)
     batches: Mapping[str, int] = field(default_factory=dict)
+    known: Collection[str] | None = None
+    """The tasks of this process, where there are others: theirs are left to them. None: it is alone."""
 
 
 class Look(NamedTuple):
@@ -88,6 +96,8 @@ def claim(
     barred = _barred(connection.execute, rules.limits, now) if any_bar else []
     if "" in barred:
         return []
+    if rules.known is not None:
+        barred += [task for (task,) in connection.execute(OF_OTHERS, (instance,)) if task not in rules.known]
     chosen = _choice(barred)
     if any_bar and _must_wait_for_suspect(connection, instance, chosen, barred):
         return []

@@ -71,8 +71,8 @@ class EmbeddedConsumer(Consumer):
         self.huey.end_calls.open()
         self.huey.heed_the_file()
         self.huey.consumer_troubles, self.huey.consumer_pid = self.troubles, os.getpid()
-        self.instance.join(threads=0)
-        self.huey.lock_owner = self.instance.id
+        self.instance.join(0, self.huey.own_task_names())
+        self.huey.lock_owner, self.huey.consumes_since = self.instance.id, self.huey.now()
         if self.instance.sweep():
             log.warning("Jobs of a process that is gone are ready again")
         self.huey.has_siblings = bool(self.instance.others())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,19 +47,24 @@ class Instance:
         self._folder = database.path.parent / "instances"
         self._lock: FileLock | None = None
 
-    def join(self, threads: int) -> None:
-        """Take the lock, then appear in the table: nobody ever sees an entry whose lock is free but lives."""
+    def join(self, threads: int, tasks: Iterable[str] = ()) -> None:
+        """Take the lock, then appear in the table: nobody ever sees an entry whose lock is free but lives.
+
+        `tasks` are those that the code of this process has.
+        """
         self.id = f"{os.getpid()}-{secrets.token_hex(4)}"  # made after the fork, so that no two share it
         self._database.open()  # says best what is wrong with the folder, if anything is
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = file_lock(self._path(self.id))
         self._lock.acquire()
         row = (self.id, os.getpid(), threads, "running", 0, self._now())
-        self._database.write(
-            lambda connection: connection.execute(
-                "INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row
-            )
-        )
+        has = [(task, self.id) for task in tasks]
+
+        def appear(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO postroom_instances VALUES (?, ?, ?, ?, ?, ?)", row)
+            connection.executemany("INSERT INTO postroom_instance_tasks VALUES (?, ?)", has)
+
+        self._database.write(appear)
 
     def set_threads(self, threads: int) -> None:
         """Say how many jobs this instance runs at once."""

@@ -258,6 +258,7 @@ def free(
     )
     connection.executemany("DELETE FROM postroom_huey_data WHERE job = ?", owners)
     if worker is None:
+        connection.execute("DELETE FROM postroom_instance_tasks WHERE instance = ?", (instance,))
         connection.execute("DELETE FROM postroom_instances WHERE id = ?", (instance,))
     return freed
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from huey.exceptions import HueyException
+from huey.exceptions import HueyException, RetryTask
 from huey.utils import SKIPPED
 
 from tasks.engine import announcing, chords, claims, forks, jobs, revoking, shelf
@@ -22,6 +24,10 @@ log = careful("postroom.queue")
 
 MAX_WAITS = 1000
 """How often a job may ask to run later, or wait for a lock, which burns no attempt."""
+
+MAX_WAITS_FOR_NEWER = 20
+LOOK_FOR_NEWER_S = 30.0
+"""While a site is updated, jobs of its new tasks may meet the older version alone: it has ten minutes' patience."""
 
 Ended = tuple[jobs.ClaimedJob, Outcome]
 
@@ -40,7 +46,10 @@ class RunningHuey(NotingHuey):
     ready_bell: ReadyBell
     clock_bell: Bell
     idle_bell: Bell
-    _rules: tuple[int, claims.Rules] | None = None
+    _rules: tuple[int, claims.Rules, claims.Rules] | None = None
+    has_siblings: bool
+    consumes_since = math.inf
+    """When the consumer of this process started (unix seconds): what came later may be of newer code."""
 
     def settled(self) -> float:
         """Return what time it is for what deletes or expires for good: no clock is believed that just jumped."""
@@ -50,8 +59,14 @@ class RunningHuey(NotingHuey):
         """Gather what the registered tasks ask of the claim."""
         registered = self._registry._registry
         if self._rules is None or self._rules[0] != len(registered):
-            self._rules = (len(registered), self._read_rules())
-        return self._rules[1]
+            alone = self._read_rules()
+            self._rules = (len(registered), alone, replace(alone, known=frozenset(registered)))
+        _, alone, among_others = self._rules
+        return among_others if self.has_siblings else alone
+
+    def own_task_names(self) -> list[str]:
+        """Name the tasks that the code of this process has."""
+        return list(self._registry._registry)
 
     def _read_rules(self) -> claims.Rules:
         registered = self._registry._registry.items()
@@ -166,6 +181,12 @@ class RunningHuey(NotingHuey):
                 if outcome.wait_counts and job.waits >= getattr(task, "max_waits", MAX_WAITS):
                     raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
             except BaseException as error:
+                if (
+                    task is None
+                    and isinstance(error, HueyException)
+                    and self._waits_for_newer(job, outcome, error)
+                ):
+                    return outcome
                 # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook
                 # that calls sys.exit(), a bug.
                 log.exception("Job %s (%s) fails", job.uuid, job.task)
@@ -173,6 +194,16 @@ class RunningHuey(NotingHuey):
                 if task is None:
                     chords.report_unread(self, job, error)
         return outcome
+
+    def _waits_for_newer(self, job: jobs.ClaimedJob, outcome: Outcome, error: HueyException) -> bool:
+        """Put a job off whose task no living process has, for a time, if a newer version may have enqueued it."""
+        if job.enqueued_at < self.consumes_since or job.waits >= MAX_WAITS_FOR_NEWER:
+            return False
+        log.warning("Job %s waits for a process that has its task: %s", job.uuid, error)
+        outcome.note_exception(RetryTask(f"{error}; it waits for a process of a newer version"), "")
+        outcome.retrying, outcome.run_at = True, self.now() + LOOK_FOR_NEWER_S
+        outcome.retries, outcome.retry_delay = job.retries, job.retry_delay
+        return True
 
     def _follow_end(
         self,
