@@ -38,7 +38,9 @@ UUIDS = st.sampled_from([f"job {n}" for n in range(10)])
 TASKS = st.sampled_from(["mail", "sale", "sale", "book"])
 INSTANCES = st.sampled_from(["i1", "i2"])
 WORKERS = st.sampled_from(["Worker-1", "Worker-2", "Worker-3"])
-ENDINGS = st.sampled_from(["done", "failed", "cancelled", "retry", "retry later", "wait", "alone", "alone"])
+ENDINGS = st.sampled_from(
+    ["done", "failed", "cancelled", "retry", "retry later", "wait", "limited", "alone", "alone"]
+)
 
 
 @dataclass
@@ -135,7 +137,10 @@ class Model:
         job.move(ending.state, self.now, ending.run_at)
         if ending.state == "ready":
             self.stand_last([job], place)
-        job.attempt, job.waits = job.attempt - ending.waited, job.waits + ending.waited
+        job.attempt, job.waits = (
+            job.attempt - ending.waited,
+            job.waits + (ending.waited and ending.wait_counts),
+        )
         job.alone = job.alone or ending.alone
         job.history += ending.error is not None
         return True
@@ -266,6 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
             "retry": Ending("ready", error="E: e", retries=1),
             "retry later": Ending("scheduled", run_at=now + 5, error="E: e", retries=1, retry_delay=5),
             "wait": Ending("ready", error="RetryTask: w", waited=True),
+            "limited": Ending("scheduled", run_at=now + 5, error="E: e", waited=True, wait_counts=False),
             "alone": Ending("ready", error="RetryTask: w", waited=True, alone=True),
         }[how]
         finished = self.write(lambda c: jobs.finish(c, [(job, ending)], now))

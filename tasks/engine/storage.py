@@ -129,7 +129,8 @@ class SqlStorage(BaseStorage):
         """Add to a counter and return it; one whose time is over begins anew."""
         now = self.huey.now()
         sql = (
-            "INSERT INTO postroom_huey_counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET"
+            "INSERT INTO postroom_huey_counters (key, value, expires_at) VALUES (?1, ?2, ?3)"
+            " ON CONFLICT (key) DO UPDATE SET"
             " value = ?2 + IIF(expires_at <= ?4, 0, value),"
             " expires_at = IIF(expires_at <= ?4, ?3, MIN(?3, expires_at)) RETURNING value"
         )
