@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.running import LOOK_FOR_NEWER_S, MAX_WAITS_FOR_NEWER
+from tasks.engine.versions import LOOK_FOR_NEWER_S, MAX_WAITS_FOR_NEWER
 from tests.engine_rig import Rig, rig_in, until
 
 

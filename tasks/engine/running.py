@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from huey.exceptions import HueyException, RetryTask
+from huey.exceptions import HueyException
 from huey.utils import SKIPPED
 
-from tasks.engine import announcing, chords, claims, forks, jobs, revoking, shelf
+from tasks.engine import announcing, chords, claims, forks, jobs, revoking, shelf, versions
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.careful_log import careful
@@ -24,10 +24,6 @@ log = careful("postroom.queue")
 
 MAX_WAITS = 1000
 """How often a job may ask to run later, or wait for a lock, which burns no attempt."""
-
-MAX_WAITS_FOR_NEWER = 20
-LOOK_FOR_NEWER_S = 30.0
-"""While a site is updated, jobs of its new tasks may meet the older version alone: it has ten minutes' patience."""
 
 Ended = tuple[jobs.ClaimedJob, Outcome]
 
@@ -181,11 +177,7 @@ class RunningHuey(NotingHuey):
                 if outcome.wait_counts and job.waits >= getattr(task, "max_waits", MAX_WAITS):
                     raise TooManyWaitsError(f"it asked to run later {job.waits + 1} times; {outcome.reason}")
             except BaseException as error:
-                if (
-                    task is None
-                    and isinstance(error, HueyException)
-                    and self._waits_for_newer(job, outcome, error)
-                ):
+                if task is None and versions.waits_for_newer(self, job, outcome, error):
                     return outcome
                 # Not the body's (Huey catches those): an unknown task, a result that cannot be kept, a hook
                 # that calls sys.exit(), a bug.
@@ -194,16 +186,6 @@ class RunningHuey(NotingHuey):
                 if task is None:
                     chords.report_unread(self, job, error)
         return outcome
-
-    def _waits_for_newer(self, job: jobs.ClaimedJob, outcome: Outcome, error: HueyException) -> bool:
-        """Put a job off whose task no living process has, for a time, if a newer version may have enqueued it."""
-        if job.enqueued_at < self.consumes_since or job.waits >= MAX_WAITS_FOR_NEWER:
-            return False
-        log.warning("Job %s waits for a process that has its task: %s", job.uuid, error)
-        outcome.note_exception(RetryTask(f"{error}; it waits for a process of a newer version"), "")
-        outcome.retrying, outcome.run_at = True, self.now() + LOOK_FOR_NEWER_S
-        outcome.retries, outcome.retry_delay = job.retries, job.retry_delay
-        return True
 
     def _follow_end(
         self,
