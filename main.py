@@ -18,20 +18,24 @@ from app import install
 from app.errors import PostroomError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.settings import Settings
+    from tasks.engine.consumer import EmbeddedConsumer
 
 PROJECT_DIR = os.path.dirname(os.path.abspath(__file__))
 USAGE = """usage: python3 main.py [command]
 
   serve                             the site and its jobs (the default)
   worker                            one more process that runs jobs and serves no pages
-  jobs list|show|retry|cancel       look at jobs and run failed ones again; jobs --help tells more
+  jobs list|show|retry|cancel|resume look at jobs, run failed ones again; jobs --help tells more
   backup FILE                       copy the database, while the site runs, into a new file
+  restore FILE                      bring a backup back, while nothing runs; what waited in it is held
   doctor                            which promises hold on this machine, and what to do about the others
   test [--all] [pytest arguments]   the fast tests; with --all the slow ones too
   benchmark [measure ...]           this kit beside others, measured on this machine; benchmark --help tells more"""
 
-COMMANDS = ("serve", "worker", "jobs", "backup", "doctor", "test", "benchmark")
+COMMANDS = ("serve", "worker", "jobs", "backup", "restore", "doctor", "test", "benchmark")
 
 
 def __getattr__(name: str) -> object:
@@ -72,7 +76,7 @@ def _serve_with_waitress(settings: "Settings") -> int:
     listening.wait_until_free(settings.host, settings.port)
     app = create_app(replace(settings, secret_key=secret_key(settings)))
     consumer = app.extensions["consumer"]
-    consumer.start()
+    _start(consumer)
     is_chosen = bool(os.environ.get("ADMIN_TOKEN", "").strip())
     print(banner(settings, settings.public_url, is_chosen), file=sys.stderr, flush=True)
     doctor.warn(settings)
@@ -81,6 +85,21 @@ def _serve_with_waitress(settings: "Settings") -> int:
     finally:
         consumer.stop_for_good()
     return 0
+
+
+def _start(
+    consumer: "EmbeddedConsumer", always: bool = False, is_enough: "Callable[[], bool]" = bool
+) -> bool:
+    """Start running jobs, trying again while another program holds the database; False when that is enough."""
+    from app.errors import DatabaseBusyError
+
+    while not is_enough():
+        try:
+            consumer.start(always=always)
+            return True
+        except DatabaseBusyError as error:
+            print("Postroom cannot start yet: %s" % error, file=sys.stderr, flush=True)
+    return False
 
 
 def worker() -> int:
@@ -99,7 +118,8 @@ def worker() -> int:
     logs.configure(settings.log_level, settings.secrets)
     consumer = create_app(settings).extensions["consumer"]
     consumer.recycle = lambda: heard.put("start anew")  # every thread hangs, and no thread can be stopped
-    consumer.start(always=True)
+    if not _start(consumer, True, lambda: not heard.empty()):
+        return 0
     print("Postroom worker: runs the jobs of %s" % settings.data_dir, file=sys.stderr, flush=True)
     for check in doctor.check_spelling(os.environ):  # the site says all the rest
         print(check, file=sys.stderr, flush=True)
@@ -138,6 +158,32 @@ def backup(arguments: "list[str]") -> int:
     if len(arguments) != 1:
         raise InvalidInputError("Name the file to write, for example: python3 main.py backup monday.db")
     create_app().extensions["database"].backup(Path(arguments[0]))
+    return 0
+
+
+def restore(arguments: "list[str]") -> int:
+    """Put a copy of a backup in the database's place; the old file stays beside it."""
+    from pathlib import Path
+
+    import tasks
+    from app import create_app
+    from app.errors import InvalidInputError
+    from tasks.engine import instances
+
+    if len(arguments) != 1:
+        raise InvalidInputError("Name the file to bring back, for example: python3 main.py restore monday.db")
+    database = create_app().extensions["database"]
+    source = Path(arguments[0]).absolute()
+    aside = database.restore(source, lambda: instances.living(database.path.parent))
+    database.open()
+    waiting = sum(tasks.huey.overview()["counts"][state] for state in ("scheduled", "ready", "running"))
+    old = " The file from before is now %s." % aside if aside else ""
+    print("%s is in place of %s.%s" % (source.name, database.path, old))
+    print(
+        "%d jobs waited when it was made. They may have been done, and their mails sent, since: all are held.\n"
+        "Start the site, look them through (/desk, jobs list ready), cancel what must not run again, and then: "
+        "python3 main.py jobs resume" % waiting
+    )
     return 0
 
 
@@ -182,8 +228,8 @@ def main(arguments: "list[str]") -> int:
         return 2
     try:
         install.ensure(_groups(rest) if command in ("test", "benchmark") else ())
-        if command in ("backup", "benchmark"):  # their files are named from where the user stands
-            return backup(rest) if command == "backup" else benchmark(rest)
+        if command in ("backup", "restore", "benchmark"):  # their files are named from where the user stands
+            return {"backup": backup, "restore": restore, "benchmark": benchmark}[command](rest)
         os.chdir(PROJECT_DIR)
         if command in ("test", "jobs"):
             return test(rest) if command == "test" else jobs(rest)

@@ -259,7 +259,10 @@ class Database:
                     connection, self.path, self.environment, self.migrations
                 )
             # Until then the file says that it is a backup, and a WAL beside it is taken for that of another.
+            deadline = time.monotonic() + self.wait_s
             while was_restored and writer.checkpoint():
+                if time.monotonic() > deadline:
+                    raise DatabaseBusyError("another program reads the restored file; stop it, or try again")
                 time.sleep(RETRY_S)
             writer.check = Presence(self.path).check
             undo.pop_all()

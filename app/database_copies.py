@@ -107,8 +107,8 @@ def _close_for_all(path: Path) -> None:
 
     Raises: ConflictError.
     """
-    if not path.exists():
-        return
+    if not path.exists() or find_damage(path, LOOK_S) is not None:
+        return  # of what is damaged, nothing is to be lost by opening it
     try:
         with closing(sqlite3.connect(path, timeout=LOOK_S, isolation_level=None)) as old:
             old.execute("PRAGMA journal_mode = DELETE").fetchone()

@@ -26,6 +26,8 @@ CHECK_UP_TO_BYTES = 64 * 1024 * 1024
 HARMLESS = re.compile(r"^ok$|^\*\*\*|is never used|^(NULL|NUMERIC|TEXT) value in|^CHECK constraint failed")
 """What SQLite's check names too, though the file works: rows that break a rule, pages that nobody uses."""
 LOOK_S = 0.01
+TURN = ".turn"
+"""Ends the name of the file through which processes take turns."""
 RESTORING = ".restoring"
 """Ends the name of the copy that is about to take the place of the file."""
 
@@ -38,6 +40,8 @@ def see_to_damage(path: Path, wait_s: float, environment: str) -> None:
     Raises: DatabaseUnusableError; DatabaseBusyError when another process held the turn for all of `wait_s`.
     """
     if not path.is_file() and not _left_behind(path):
+        if environment == "production" and _beside(path, TURN).exists():  # which is made after the file
+            raise DatabaseUnusableError(f"{path} is gone, though there was one. {_remedy(path)}")
         return
     with turn(path, wait_s):  # of two processes that start together, one is to find the damage
         _set_strange_wal_aside(path)
@@ -45,11 +49,8 @@ def see_to_damage(path: Path, wait_s: float, environment: str) -> None:
         if damage is None:
             return
         if environment == "production":
-            raise DatabaseUnusableError(
-                f"{path} is damaged ({damage}). The site does not start without it, and nothing was changed. "
-                "Bring a backup back: python3 main.py restore FILE. What can be saved of it: "
-                f"sqlite3 {path.name} .recover. To begin with nothing, move all that begins with its name away."
-            )
+            saved = f"What can be saved of it: sqlite3 {path.name} .recover."
+            raise DatabaseUnusableError(f"{path} is damaged ({damage}). {_remedy(path)} {saved}")
         aside = set_aside(path, "damaged")
     log.error(
         "%s is damaged (%s). It was set aside as %s and the site starts with an empty one: the jobs, mails and "
@@ -91,6 +92,13 @@ def set_aside(path: Path, word: str, suffixes: Sequence[str] = DAMAGED_FIRST) ->
         if beside.exists():
             beside.rename(_beside(aside, suffix))
     return aside
+
+
+def _remedy(path: Path) -> str:
+    return (
+        "The site does not start without it, and nothing was changed. Bring a backup back: python3 main.py restore "
+        f"FILE. To begin with nothing, move all that begins with {path.name} away."
+    )
 
 
 def _left_behind(path: Path) -> str | None:
@@ -141,7 +149,7 @@ def turn(path: Path, wait_s: float) -> Iterator[None]:
     """Hold the turn among the processes of a database (see app/writer.py)."""
     deadline, descriptor = (
         time.monotonic() + wait_s,
-        os.open(_beside(path, ".turn"), os.O_RDWR | os.O_CREAT, 0o600),
+        os.open(_beside(path, TURN), os.O_RDWR | os.O_CREAT, 0o600),
     )
     try:
         while not lock_descriptor(descriptor, blocking=False):

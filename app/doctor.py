@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import fields
 from urllib.parse import urlsplit
 
-from app.doctor_data import Check, check_database, check_disk, check_folder, check_space
+from app.doctor_data import Check, check_database, check_disk, check_folder, check_space, check_wal_size
 from app.doctor_hosts import smtp_advice
 from app.errors import PostroomError
 from app.known_hosts import find_host
@@ -80,6 +80,7 @@ def look(settings: Settings, environ: Mapping[str, str], at_once: bool = False) 
     yield from check_folder(settings.data_dir)
     yield check_space(settings.data_dir)
     yield check_disk(settings.data_dir, environ)
+    yield check_wal_size(settings.database_path)
     if not at_once:
         yield check_database(settings)
     yield from check_spelling(environ)

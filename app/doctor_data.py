@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from filelock import lock_descriptor
 
+from app.database import LARGE_WAL_BYTES
 from app.database_damage import find_damage
 from app.doctor_hosts import IN_MEMORY, LAYERS, MOUNTS, NETWORK, find_mount
 from app.known_hosts import find_host
@@ -121,15 +122,29 @@ def check_disk(folder: Path, environ: Mapping[str, str], mounts: Path = MOUNTS) 
     return Check("disk", "ok", "it keeps files over a restart, as far as can be seen from here.")
 
 
+def check_wal_size(path: Path) -> Check:
+    """See whether the write-ahead log grows, since somebody reads on and on from before it."""
+    wal = path.with_name(path.name + "-wal")
+    size_bytes = wal.stat().st_size if wal.exists() else 0
+    if size_bytes < LARGE_WAL_BYTES:
+        return Check("write-ahead log", "ok", "it is small.")
+    sentence = (
+        f"it has {size_bytes / 1024**2:.0f} MiB. Unless much is written just now, a program or a task has the "
+        "database open in a transaction that does not end. Stop it: then the log shrinks within a minute or two."
+    )
+    return Check("write-ahead log", "warning", sentence)
+
+
 def check_database(settings: Settings) -> Check:
     """Look for damage in the database, and whether it is that of this environment; read only."""
     path = settings.database_path
-    if not os.path.isfile(path):
-        return Check("database", "ok", f"{path} is made at the first start.")
     damage = find_damage(path, DAMAGE_WAIT_S)
     if damage is not None:
-        sentence = f"{path} is damaged ({damage}). The next start sets it aside; restore a backup."
+        then = "The site does not start" if settings.production else "The next start sets it aside"
+        sentence = f"{path} is damaged ({damage}). {then}; python3 main.py restore FILE brings a backup back."
         return Check("database", "wrong", sentence)
+    if not os.path.isfile(path):
+        return Check("database", "ok", f"{path} is made at the first start.")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=DAMAGE_WAIT_S)) as reader:
             row = reader.execute("SELECT value FROM postroom_about WHERE key = 'environment'").fetchone()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from app import private_files
 from app.errors import PostroomError
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def _read(path: Path) -> str:
 
 
 def _make(path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_files.make_folder(path.parent)
     # Of processes that start together one makes it, and the others read what that one made.
-    with FileLock(path.with_name(path.name + ".lock"), timeout=WAIT_S, fallback_to_soft=False):
+    with FileLock(path.with_name(path.name + ".lock"), timeout=WAIT_S, fallback_to_soft=False, mode=0o600):
         if made_meanwhile := _read(path):
             return made_meanwhile
         if path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database as Tables
 
-from app.database import QUIET_WAL_BYTES, Database
+from app.database import LARGE_WAL_BYTES, QUIET_WAL_BYTES, Database
 from app.database_damage import see_to_damage
 from app.database_setup import Migrations
-from app.errors import DatabaseBusyError, DatabaseUnusableError
+from app.errors import DatabaseBusyError, DatabaseUnusableError, DatabaseUnwritableError
 from tests.engine_rig import Threads, numbers, put, until
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -273,3 +274,121 @@ def test_a_large_wal_is_emptied_in_a_quiet_moment(database: Database) -> None:
     database.shrink_wal()
     assert wal.stat().st_size == 0
     assert database.read("SELECT COUNT(*) FROM letters")[0][0] == 60
+
+
+# Damage in production, newer code, files that go
+
+
+@pytest.mark.parametrize(
+    "left", ["", "-wal", ".restoring", ".turn"], ids=["garbage", "wal", "restore", "turn"]
+)
+def test_in_production_what_is_wrong_with_the_file_stops_the_start_and_changes_nothing(
+    tmp_path: Path, left: str
+) -> None:
+    (tmp_path / f"a.db{left}").write_bytes(b"x" * 4096)
+    with pytest.raises(DatabaseUnusableError, match=r"a\.db is .*python3 main\.py restore FILE"):
+        Database(tmp_path / "a.db", environment="production").open()
+    assert {path.name for path in tmp_path.iterdir()} <= {f"a.db{left}", "a.db.turn"}
+    assert (tmp_path / f"a.db{left}").read_bytes() == b"x" * 4096
+
+
+def test_in_production_a_first_start_makes_the_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        database = Database(tmp_path / "data" / "a.db", environment="production")
+        database.open()
+        database.close()
+
+
+def test_elsewhere_a_wal_without_its_file_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "a.db-wal").write_bytes(b"x" * 4096)
+    database = Database(tmp_path / "a.db")
+    database.open()
+    database.close()
+    assert len(list(tmp_path.glob("a.db.damaged-*-wal"))) == 1
+
+
+def test_a_file_that_newer_code_has_changed_is_refused(tmp_path: Path) -> None:
+    def second_step(tables: Tables) -> None:
+        tables.execute("INSERT INTO firsts VALUES (2)")
+
+    newer = Database(tmp_path / "a.db", migrations=[migrations_with(first_step, second_step)])
+    newer.open()
+    newer.close()
+    older = Database(tmp_path / "a.db", migrations=[migrations_with(first_step)])
+    with pytest.raises(DatabaseUnusableError, match=r"newer code \(test: second_step\)"):
+        older.open()
+    without = Database(tmp_path / "a.db")  # a set of somebody's that was deleted is no newer code
+    without.open()
+    without.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_goes_while_it_is_open_takes_no_write(
+    database: Database, suffix: str, is_replaced: bool
+) -> None:
+    put(database, 1)
+    path = database.path.with_name(database.path.name + suffix)
+    content = path.read_bytes()
+    path.unlink()
+    if is_replaced:
+        path.write_bytes(content)
+    for write in (lambda: put(database, 2), lambda: database.transaction().__enter__()):
+        with pytest.raises(DatabaseUnwritableError, match=f"{path.name} was removed or replaced"):
+            write()
+    with Threads() as threads:
+        threads.start(lambda: numbers(database))  # a thread that has not read before
+    assert isinstance(threads.errors[0], DatabaseUnwritableError)
+
+
+@pytest.mark.parametrize("lock", ["PRAGMA locking_mode = EXCLUSIVE", "SELECT 1"])
+def test_a_file_that_another_program_holds_while_it_is_opened_means_try_again(
+    database: Database, lock: str
+) -> None:
+    put(database, 1)
+    database.close()
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as another:
+        another.execute(lock)
+        another.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseBusyError, match=r"held the database for 0\.2 s"):
+            database.open()
+    assert numbers(database) == [1]
+
+
+def test_what_a_reader_that_never_ends_keeps_in_the_wal_is_known(database: Database) -> None:
+    def write_much() -> None:
+        with database.transaction() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS letters (text BLOB)")
+            connection.executemany("INSERT INTO letters VALUES (?)", [(b"x" * 100_000,) for _ in range(200)])
+
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
+        write_much()
+        assert database.stuck_wal_bytes() == 0  # large, but nobody keeps it so
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM letters").fetchone()
+        for _ in range(2):
+            write_much()
+        assert database.stuck_wal_bytes() > LARGE_WAL_BYTES
+        reader.execute("COMMIT")
+    assert database.stuck_wal_bytes() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the modes of files")
+def test_the_folder_and_its_files_are_nobody_elses(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "instances").mkdir(parents=True)
+    ours = ["postroom.db", "secret_key", "clock.lock", "instances/1.lock"]
+    for name in [*ours, "a holiday.jpg"]:
+        (folder / name).touch()
+        (folder / name).chmod(0o644)
+    folder.chmod(0o755)
+    database = Database(folder / "postroom.db")
+    database.write(lambda connection: connection.execute("CREATE TABLE numbers (n)"))
+    modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    database.close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert modes.pop("a holiday.jpg") == 0o644
+    assert modes.pop("instances") == 0o700
+    assert set(modes) == {*ours, "postroom.db-wal", "postroom.db-shm", "postroom.db.turn"}
+    assert set(modes.values()) == {0o600}

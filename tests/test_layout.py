@@ -17,7 +17,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 # From the ground up; a room is a module with all that its name begins. A module may import from lower floors
 # and from its own room, not from another room of its floor.
 FLOORS = (
-    ("app.errors", "app.known_hosts", "app.clock", "app.plain_text"),
+    ("app.errors", "app.known_hosts", "app.clock", "app.plain_text", "app.private_files"),
     (
         "app.settings",
         "app.secret_key",
@@ -27,7 +27,6 @@ FLOORS = (
         "app.watch",
         "app.banner",
         "app.sources",
-        "app.private_files",
     ),
     ("app.writer_line",),
     ("app.writer",),

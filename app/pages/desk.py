@@ -12,7 +12,8 @@ from flask import Blueprint, current_app, flash, redirect, render_template, requ
 from werkzeug.wrappers import Response
 
 from app import doctor
-from app.doctor_data import Check, check_database, check_space
+from app.clock import clock
+from app.doctor_data import Check, check_database, check_space, check_wal_size
 from app.pages import desk_charts, desk_mail, desk_words
 from app.pages.front_door import operator_only
 from app.pages.json_in import MAX_ID, number_in_query
@@ -107,7 +108,7 @@ def live() -> dict[str, Any]:
         "workers": overview["workers"],
         "cron": with_moments(huey.cron()),
         "checks": checks(),
-        "health": what_holds_jobs_up(),
+        "health": [*what_holds_jobs_up(), *([doubt] if (doubt := clock.doubt()) else [])],
         "count_up_to": desk_mail.COUNT_UP_TO,
         **desk_mail.live(),
     }
@@ -129,14 +130,15 @@ def shelf() -> dict[str, Any]:
 
 
 def checks() -> list[Check]:
-    """Return what is known of this host at once: the room on its disk as it is, the rest as it lately was."""
+    """Return what is known of this host at once: the disk and the log as they are, the rest as it lately was."""
     settings = current_app.extensions["settings"]
     kept: tuple[float, list[Check]] | None = current_app.extensions.get("desk_checks")
     if kept is None or time.monotonic() - kept[0] > CHECKS_KEPT_S:
         kept = time.monotonic(), list(doctor.look(settings, os.environ, at_once=True))
         current_app.extensions["desk_checks"] = kept
-    room = check_space(settings.data_dir)
-    return [room if check.name == room.name else check for check in kept[1]]
+    looked = (check_space(settings.data_dir), check_wal_size(settings.database_path))
+    fresh = {check.name: check for check in looked}
+    return [fresh.get(check.name, check) for check in kept[1]]
 
 
 def _minute(one: dict[str, Any]) -> dict[str, Any]:

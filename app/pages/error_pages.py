@@ -14,6 +14,7 @@ from werkzeug.routing import MapAdapter
 
 from app.errors import (
     DatabaseBusyError,
+    DatabaseUnwritableError,
     OperatorOnlyError,
     PostroomError,
     QueueFullError,
@@ -28,7 +29,7 @@ from app.pages.response_headers import HEADERS
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-TRY_AGAIN = (DatabaseBusyError, QueueFullError, TooManyRequestsError)
+TRY_AGAIN = (DatabaseBusyError, DatabaseUnwritableError, QueueFullError, TooManyRequestsError)
 TRY_AGAIN_S = 5
 OUR_FAULT = "Something went wrong on our side. It has been noted in the log."
 IN_PLAIN_WORDS = {
@@ -86,6 +87,8 @@ def _named_error(error: PostroomError) -> Response:
     message, headers = str(error), {}
     if isinstance(error, TRY_AGAIN):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", TRY_AGAIN_S))
+        if isinstance(error, DatabaseUnwritableError):
+            log.error("%s failed: %s", _asked(), error)
     elif isinstance(error, OperatorOnlyError):
         headers["WWW-Authenticate"] = 'Bearer realm="the operator"'
     elif error.status >= 500:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import shutil
 import sqlite3
 from contextlib import suppress
 from http import HTTPStatus
@@ -14,7 +16,7 @@ from flask import Blueprint, Response, current_app, request
 import tasks
 from app.clock import clock
 from app.database import database
-from app.errors import PostroomError
+from app.errors import DatabaseUnwritableError, PostroomError
 from app.mail import troubles
 from app.pages.front_door import is_operator
 from app.pages.json_out import with_moments
@@ -56,19 +58,29 @@ def up() -> Response:
 def ready() -> tuple[dict[str, Any], int]:
     """Say whether jobs and mails get done; if not, why (promise P6).
 
-    Trouble with mail or the clock is a warning: another host or a restart of this one would not mend it.
+    A pause and trouble with mail or the clock are warnings: a restart would not mend them.
     """
     reasons = without_folders(_database_troubles() or what_holds_jobs_up())
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
-    if not reasons and (warnings := _warnings()):
+    if not reasons and (warnings := [*_troubles_to_come(), *troubles.find()]):
         answer["warnings"] = warnings
     return answer, status
 
 
-def _warnings() -> list[str]:
-    doubt = clock.doubt()
-    return [*([doubt] if doubt else []), *troubles.find()]
+def _troubles_to_come() -> list[str]:
+    """Return a sentence for what keeps jobs from running and was meant, or will if nobody sees to it."""
+    found = []
+    if (doubt := clock.doubt()) is not None:
+        found.append(doubt)
+    if any(pause["task"] == "" for pause in tasks.huey.pauses()):
+        found.append("The whole queue is paused, so no job starts. The desk says why, and lifts it.")
+    if stuck_bytes := database.stuck_wal_bytes():
+        found.append(
+            f"{stuck_bytes / 2**20:.0f} MiB cannot leave the write-ahead log, which grows: a program or a task has "
+            "the database open in a transaction that does not end. Stop it."
+        )
+    return found
 
 
 @bp.get("/api/queue")
@@ -88,12 +100,23 @@ def without_folders(sentences: list[str]) -> list[str]:
 
 
 def _database_troubles() -> list[str]:
+    settings = current_app.extensions["settings"]
     try:
         database.write(_write_something)
+        room_bytes = shutil.disk_usage(settings.data_dir).free
+    except DatabaseUnwritableError as error:
+        return [f"{str(error)[0].upper()}{str(error)[1:]}"]
     except (PostroomError, sqlite3.Error) as error:
         return [f"The database cannot be written to: {error}."]
+    except OSError:  # it is written to, whatever this is
+        return []
+    if room_bytes < settings.max_job_bytes:
+        return [
+            f"The disk is full: {room_bytes} bytes are left for the database, less than a job may take. Make room."
+        ]
     return []
 
 
 def _write_something(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE postroom_about SET value = value WHERE key = 'environment'")
+    # A value that is there already would not be written at all.
+    connection.execute("INSERT OR REPLACE INTO postroom_about VALUES ('probe', ?)", (secrets.token_hex(8),))

@@ -16,6 +16,7 @@ from tasks.engine.careful_log import careful
 from tasks.engine.jobs import ClaimedJob
 from tasks.engine.outcome import words_of
 from tasks.engine.times import naive_utc, unix_time
+from tasks.engine.wrapper import let_go
 
 log = careful("postroom.queue")
 
@@ -103,6 +104,7 @@ class Batch:
             self._says = error
         except BaseException as error:  # sys.exit too: no job may seem done that was not
             log.exception("A batch of %d %s failed; each is tried alone", len(items), task.name)
+            let_go(error)
             self._included.clear()
             self._reason = f"the batch it was in failed ({words_of(error)}); it is tried alone"
 

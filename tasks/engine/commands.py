@@ -32,6 +32,8 @@ def run(huey: DurableHuey, arguments: list[str]) -> int:
         )
     elif options.command == "retry":
         _retry(huey, options)
+    elif options.command == "resume":
+        _resume(huey, options.task)
     else:
         _cancel(huey, options.uuid)
     return 0
@@ -78,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--task", type=_text, help="all failed jobs of this task")
     which.add_argument("--all", action="store_true", help="all failed jobs")
     commands.add_parser("cancel", help="cancel a job that waits").add_argument("uuid", type=_text)
+    resume = commands.add_parser("resume", help="lift the pause of the whole queue, as after a restore")
+    resume.add_argument("--task", default="", help="the pause of this task instead")
     return parser
 
 
@@ -110,6 +114,13 @@ def _cancel(huey: DurableHuey, uuid: str) -> None:
         state = _details(huey, uuid)["state"]
         raise InvalidInputError(f"Job {uuid} is {state}; only ready and scheduled jobs can be cancelled.")
     print(f"Job {uuid} is cancelled.")
+
+
+def _resume(huey: DurableHuey, task: str) -> None:
+    reasons = {pause["task"]: pause["reason"] for pause in huey.pauses()}
+    if not huey.resume(task):
+        raise InvalidInputError(f"{task or 'The whole queue'} is not paused.")
+    print(f"{task or 'The whole queue'} goes on; it was paused: {reasons[task]}.")
 
 
 def _readable(described: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from app.clock import clock
 from app.database import Database
 from app.database_transaction import current_task
 from app.settings import Settings
-from tasks.engine import announcing, arrivals, claims, jobs, queries, results, sharing, signatures
+from tasks.engine import announcing, arrivals, claims, jobs, queries, results, sharing, shelf, signatures
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
@@ -34,6 +34,7 @@ class DurableHuey(OperatedHuey):
     """A Huey whose queue is a table of the app's database."""
 
     migrations = migrations
+    migrations.when_restored.append(shelf.hold_restored)
 
     def __init__(self, name: str = "postroom", clock: Callable[[], float] = clock, **options: Any) -> None:
         self.now = clock

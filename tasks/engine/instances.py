@@ -13,9 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from app import private_files
 from app.database import Database
 from tasks.engine import queries
 from tasks.engine.careful_log import careful
+
+FOLDER = "instances"
 
 log = careful("postroom.instances")
 
@@ -24,7 +27,7 @@ def file_lock(path: Path) -> FileLock:
     """Make a lock that the system drops when its process dies, however it dies."""
     # thread_local=False: whichever thread stops the process may let go of it. No soft fallback: a soft lock
     # outlives its process.
-    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, mode=0o600)
 
 
 def try_lock(lock: FileLock) -> bool:
@@ -36,6 +39,18 @@ def try_lock(lock: FileLock) -> bool:
     return True
 
 
+def living(data_dir: Path) -> list[str]:
+    """Name the processes that have the queue of a data folder open."""
+    names = []
+    for path in sorted((data_dir / FOLDER).glob("*.lock")):
+        lock = file_lock(path)
+        if try_lock(lock):
+            lock.release()
+        else:
+            names.append(f"process {path.name.partition('-')[0]}")
+    return names
+
+
 class Instance:
     """This process's entry among the instances."""
 
@@ -44,7 +59,7 @@ class Instance:
         self._database = database
         self._now = clock
         self._free = free
-        self._folder = database.path.parent / "instances"
+        self._folder = database.path.parent / FOLDER
         self._lock: FileLock | None = None
 
     def join(self, threads: int, tasks: Iterable[str] = ()) -> None:
@@ -54,7 +69,7 @@ class Instance:
         """
         self.id = f"{os.getpid()}-{secrets.token_hex(4)}"  # made after the fork, so that no two share it
         self._database.open()  # says best what is wrong with the folder, if anything is
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private_files.make_folder(self._folder)
         self._lock = file_lock(self._path(self.id))
         self._lock.acquire()
         row = (self.id, os.getpid(), threads, "running", 0, self._now())

@@ -26,7 +26,7 @@ from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, trac
 from tasks.engine.progress import Progress, as_text
 from tasks.engine.times import naive_utc, unix_time
 from tasks.engine.upkeep import Ages
-from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, may_retry
+from tasks.engine.wrapper import DEFAULT_MAX_DELAY_S, BodyExitError, let_go, may_retry
 
 log = careful("postroom.queue")
 
@@ -101,6 +101,7 @@ class NotingHuey(Huey):
             error = task.raised = raised if isinstance(raised, Exception) else BodyExitError(raised)
             if outcome is not None:
                 outcome.note_exception(error, traceback_of(raised))
+            let_go(raised)
             if not may_retry(task, error):
                 task.retries = 0
             if error is raised:

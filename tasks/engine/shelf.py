@@ -75,6 +75,16 @@ def pause(
     connection.execute(sql, (task, reason, until_at))
 
 
+def hold_restored(connection: sqlite3.Connection, made_at: str) -> None:
+    """Pause the whole queue of a restored backup: what waited or ran when it was made may have been done since."""
+    reason = (
+        f"restored from a backup of {made_at}: what waits in it may have been done since, so look it through"
+    )
+    pause(connection, "", reason, None)
+    # Its processes are not known to have died: what they ran counts no death.
+    connection.execute("UPDATE postroom_instances SET state = 'stopping'")
+
+
 def resume(connection: sqlite3.Connection, task: str, reason: str = "") -> bool:
     """Lift a pause (one whose reason begins with `reason`); False when there was none."""
     sql = "DELETE FROM postroom_pauses WHERE task = ?1 AND substr(reason, 1, length(?2)) = ?2"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -69,3 +71,19 @@ def may_retry(task: Any, error: Exception) -> bool:
     if issubclass(kind, getattr(task, "give_up_on", ())):
         return False
     return issubclass(kind, getattr(task, "retry_on", Exception))
+
+
+def let_go(raised: BaseException) -> None:
+    """Drop what the frames of a body that failed hold, which its error would keep for as long as it is kept.
+
+    A connection of the body's own with a transaction open, for one, would stop all writing.
+    """
+    seen: list[BaseException] = []
+    found: list[BaseException | None] = [raised]
+    while found:
+        error = found.pop()
+        if error is not None and not any(error is one for one in seen):
+            seen.append(error)
+            with suppress(Exception):  # an error may have attributes that misbehave
+                traceback.clear_frames(error.__traceback__)
+                found += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
