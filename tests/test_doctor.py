@@ -285,7 +285,7 @@ def test_report_prints_every_check_and_its_status_says_whether_something_is_wron
 ) -> None:
     assert doctor.report(settings, {}) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert {line.split()[0] for line in lines} == {"ok"}
     settings.data_dir.touch()
     assert doctor.report(settings, {}) == 1

@@ -184,3 +184,22 @@ def test_database_of_another_program_is_wrong(settings: Settings) -> None:
     check = doctor_data.check_database(settings)
     assert check.state == "wrong"
     assert "Is it a database of this kit?" in check.sentence
+
+
+def test_a_large_write_ahead_log_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "postroom.db"
+    assert doctor_data.check_wal_size(path).state == "ok"
+    with path.with_name("postroom.db-wal").open("wb") as wal:
+        wal.truncate(17 * 1024 * 1024)
+    assert "17 MiB" in doctor_data.check_wal_size(path).sentence
+    assert doctor_data.check_wal_size(path).state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("environment", "then"), [("production", "does not start"), ("development", "sets it aside")]
+)
+def test_damage_is_told_with_what_the_next_start_does(tmp_path: Path, environment: str, then: str) -> None:
+    settings = Settings(data_dir=tmp_path, environment=environment)
+    settings.database_path.write_bytes(b"x" * 4096)
+    found = doctor_data.check_database(settings)
+    assert (found.state, then in found.sentence) == ("wrong", True)

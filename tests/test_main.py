@@ -85,6 +85,7 @@ def test_help_names_every_command() -> None:
         "worker",
         "jobs",
         "backup",
+        "restore",
         "doctor",
         "test",
         "benchmark",

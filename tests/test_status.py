@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,3 +109,47 @@ def test_a_site_that_runs_its_jobs_says_nothing(client, app, caplog):
     client.get(f"/jobs/{alert_subscribers(1).id}")
     app.extensions["consumer"].stop()
     assert [message for message in caplog.messages if "consumer" in message] == []
+
+
+def test_every_look_really_writes(app, client, healthy):
+    database = app.extensions["database"]
+    wal = database.path.with_name(f"{database.path.name}-wal")
+    database.open()
+    for _ in range(3):
+        before = wal.stat().st_size
+        client.get("/ready")
+        assert wal.stat().st_size > before
+
+
+@pytest.mark.parametrize(("left_bytes", "status"), [(262_143, 503), (262_144, 200)])
+def test_not_ready_when_the_disk_has_no_room_for_a_job(app, client, healthy, monkeypatch, left_bytes, status):
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=left_bytes))
+    response = client.get("/ready")
+    assert response.status_code == status
+    assert ("Make room" in str(response.json["reasons"])) == (status == 503)
+
+
+def test_a_full_disk_is_told_with_what_to_do(app, client, caplog):
+    connection = app.extensions["database"].writer.connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    book = {"title": "x" * 200, "author": "A", "genre": "Mystery"}
+    operator = {"Authorization": f"Bearer {app.extensions['settings'].admin_token}"}
+    responses = [client.post("/api/books", json=book, headers=operator) for _ in range(200)]
+    refused = next(response for response in responses if response.status_code != 201)
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "5"), refused.text
+    assert "make room" in refused.json["error"]["message"]
+    assert str(app.extensions["settings"].data_dir) not in refused.text
+    assert "disk is full" in caplog.text
+
+
+def test_ready_warns_of_a_pause_of_the_whole_queue_and_of_a_log_that_cannot_shrink(
+    app, client, healthy, monkeypatch
+):
+    tasks.huey.pause(reason="a secret")
+    monkeypatch.setattr(app.extensions["database"], "stuck_wal_bytes", lambda: 20 * 2**20)
+    answer = client.get("/ready").json
+    assert answer["ready"] is True
+    assert ["paused" in answer["warnings"][0], "20 MiB" in answer["warnings"][1]] == [True, True]
+    assert "a secret" not in str(answer)
+    tasks.huey.resume()
