@@ -17,6 +17,7 @@ from jinja2 import BytecodeCache, FileSystemBytecodeCache
 
 import tasks
 from app import create_app, database_forks
+from app.clock import clock
 from app.doctor_hosts import IN_MEMORY, find_mount
 from app.mail import inbox
 from app.mail.inbox import InboxEmail
@@ -86,6 +87,9 @@ def app(settings: Settings, known_templates: BytecodeCache) -> Iterator[Flask]:
     app.test_client_class = Browser
     with app.app_context(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.huey, "enqueue_cron", lambda _task, _minute: False)
+        patch.setattr(
+            clock, "_known", clock._known
+        )  # whatever moments a test writes, the next believes the clock
         yield app
     if "transport" in app.extensions:
         app.extensions["transport"].close()

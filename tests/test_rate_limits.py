@@ -387,3 +387,15 @@ def test_an_app_begins_without_a_thread(settings: Settings) -> None:
     before = threading.active_count()
     create_app(settings)
     assert threading.active_count() == before
+
+
+def test_a_window_that_began_by_a_clock_that_was_ahead_locks_nobody_out(
+    later: Callable[[float], None],
+) -> None:
+    counts = CountsInMemory()
+    later(40 * 24 * 3600)
+    for _ in range(3):
+        counts.incr("a key", 60)
+    assert counts.get("a key") == 3
+    later(0)
+    assert (counts.get("a key"), counts.incr("a key", 60)) == (0, 1)

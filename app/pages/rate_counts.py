@@ -24,7 +24,7 @@ class CountsInMemory(Storage):
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_options: Any) -> None:
         super().__init__(uri, wrap_exceptions)
         self._lock = Lock()
-        # key: [count, ends_at], in the order of their last change: what is forgotten goes from the front
+        # key: [count, ends_at, expiry], in the order of their last change: what is forgotten goes from the front
         self._once: dict[str, list[float]] = {}
         self._more: dict[str, list[float]] = {}
 
@@ -37,19 +37,18 @@ class CountsInMemory(Storage):
         """Count, in a window of `expiry` seconds that begins with the first of them."""
         now = time.time()
         with self._lock:
-            count, ends_at = self._once.pop(key, None) or self._more.pop(key, None) or (0, 0)
-            if ends_at <= now:
-                count, ends_at = 0, now + expiry
+            found = self._once.pop(key, None) or self._more.pop(key, None)
+            count, ends_at = found[:2] if found and _is_open(found, now) else (0, now + expiry)
             count += amount
             kept = self._once if count <= 1 else self._more
             self._make_room(kept, now)
-            kept[key] = [count, ends_at]
+            kept[key] = [count, ends_at, expiry]
             return int(count)
 
     def get(self, key: str) -> int:
         """Return the count of a window that has not ended."""
-        count, ends_at = self._find(key)
-        return int(count) if ends_at > time.time() else 0
+        found = self._find(key)
+        return int(found[0]) if _is_open(found, time.time()) else 0
 
     def get_expiry(self, key: str) -> float:
         """Return when the key's window ends."""
@@ -79,7 +78,7 @@ class CountsInMemory(Storage):
 
     def _find(self, key: str) -> list[float]:
         with self._lock:
-            return self._once.get(key) or self._more.get(key) or [0, time.time()]
+            return self._once.get(key) or self._more.get(key) or [0, time.time(), 0]
 
     @staticmethod
     def _make_room(kept: dict[str, list[float]], now: float) -> None:
@@ -88,3 +87,9 @@ class CountsInMemory(Storage):
             if len(kept) < MOST_KEYS // 2 and kept[oldest][1] > now:
                 break
             del kept[oldest]
+
+
+def _is_open(found: list[float], now: float) -> bool:
+    """Say whether a window has not ended; one that ends too far ahead was begun by a clock that was wrong."""
+    _, ends_at, expiry = found
+    return now < ends_at <= now + expiry
