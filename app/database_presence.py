@@ -28,7 +28,7 @@ class Presence:
         for name, identity in self._seen:
             if _identity(name) != identity:
                 raise DatabaseUnwritableError(
-                    f"{os.path.basename(name)} was removed or replaced while the site runs, so nothing is kept. "
+                    f"the file {os.path.basename(name)} was removed or replaced under the site: nothing is kept. "
                     "Stop the site, put the file back (python3 main.py restore FILE), and start it again."
                 )
 

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -183,6 +184,43 @@ def test_another_programs_lock_of_ten_seconds_means_try_again_and_everything_res
     assert_each_ran_once(site, ["before", "after"])
 
 
+def test_a_start_while_another_program_holds_the_file_tries_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.stop()
+    with closing(sqlite3.connect(tmp_path / "postroom.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        site = Site(tmp_path)
+        with ThreadPoolExecutor(1) as pool:
+            started = pool.submit(site.start, 60)
+            until(lambda: any("cannot start yet" in line for line in site.log), "a word of the start")
+            other.close()
+            started.result()
+    assert site.get("/ready")[1] == {"ready": True, "reasons": []}
+    site.kill()
+
+
+# Files that go
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
+def test_a_file_that_is_removed_under_the_site_takes_nothing_and_is_named(tmp_path: Path) -> None:
+    with Site(tmp_path, APP_ENV="production", SECRET_KEY="s" * 32, ADMIN_TOKEN="t" * 32) as site:
+        wish = {"email": "cleo@example.com", "genre": "Mystery"}
+        assert site.post("/api/subscriptions", wish)[0] == 201
+        for path in tmp_path.glob("postroom.db*"):
+            if path.suffix != ".turn":
+                path.unlink()
+        for _ in range(3):
+            assert site.post("/api/subscriptions", wish)[0] == 503
+        status, answer = site.get("/ready")
+        assert (status, "postroom.db was removed" in answer["reasons"][0]) == (503, True)
+        site.stop()
+        with pytest.raises(AssertionError):
+            site.start()
+        assert "postroom.db is gone" in "".join(site.log)
+
+
 # Damaged files
 
 
@@ -286,6 +324,19 @@ def assert_the_clock_runs(site: CrashSite, where: str) -> None:
     site.start_steps([f"soon-{marker}"], 0, delay_s=1.2)
     until(lambda: site.notes.count("end")[f"at-once-{marker}"], "the job of the new time")
     until(lambda: site.notes.count("end")[f"soon-{marker}"], "the scheduled job of the new time")
+
+
+def test_in_production_a_damaged_file_is_no_empty_shop(tmp_path: Path) -> None:
+    (tmp_path / "postroom.db").write_bytes(b"x" * 4096)
+    site = Site(tmp_path, APP_ENV="production", SECRET_KEY="s" * 32, ADMIN_TOKEN="t" * 32)
+    with pytest.raises(AssertionError):
+        site.start()
+    site.kill()
+    log = "".join(site.log)
+    assert "postroom.db is damaged" in log
+    assert "main.py restore FILE" in log
+    assert "Traceback" not in log
+    assert (tmp_path / "postroom.db").read_bytes() == b"x" * 4096
 
 
 def test_the_kit_itself_says_that_its_file_is_damaged(tmp_path: Path) -> None:
