@@ -326,8 +326,9 @@ def test_a_file_that_newer_code_has_changed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
 def test_a_file_that_goes_while_it_is_open_takes_no_write(
-    database: Database, suffix: str, is_replaced: bool
+    database: Database, suffix: str, is_replaced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.database_presence.LOOK_S", 0)
     put(database, 1)
     path = database.path.with_name(database.path.name + suffix)
     content = path.read_bytes()
