@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--all", action="store_true", help="all failed jobs")
     commands.add_parser("cancel", help="cancel a job that waits").add_argument("uuid", type=_text)
     resume = commands.add_parser("resume", help="lift the pause of the whole queue, as after a restore")
-    resume.add_argument("--task", default="", help="the pause of this task instead")
+    resume.add_argument("--task", type=_text, default="", help="the pause of this task instead")
     return parser
 
 
@@ -120,7 +120,8 @@ def _resume(huey: DurableHuey, task: str) -> None:
     reasons = {pause["task"]: pause["reason"] for pause in huey.pauses()}
     if not huey.resume(task):
         raise InvalidInputError(f"{task or 'The whole queue'} is not paused.")
-    print(f"{task or 'The whole queue'} goes on; it was paused: {reasons[task]}.")
+    said = f"{task or 'The whole queue'} goes on; it was paused: {reasons.get(task, 'for a while')}."
+    print(for_terminal(said, _encoding()))
 
 
 def _readable(described: dict[str, Any]) -> dict[str, Any]:
