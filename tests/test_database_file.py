@@ -322,13 +322,18 @@ def test_a_file_that_newer_code_has_changed_is_refused(tmp_path: Path) -> None:
     without.close()
 
 
+@pytest.fixture
+def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each write look whether the file is there."""
+    monkeypatch.setattr("app.database_presence.LOOK_S", 0)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
 def test_a_file_that_goes_while_it_is_open_takes_no_write(
-    database: Database, suffix: str, is_replaced: bool, monkeypatch: pytest.MonkeyPatch
+    always_looks: None, database: Database, suffix: str, is_replaced: bool
 ) -> None:
-    monkeypatch.setattr("app.database_presence.LOOK_S", 0)
     put(database, 1)
     path = database.path.with_name(database.path.name + suffix)
     content = path.read_bytes()
