@@ -9,6 +9,7 @@ from typing import Any
 
 import huey.api
 import huey.consumer
+import huey.contrib.asyncio
 import huey.exceptions
 import huey.registry
 import huey.storage
@@ -86,6 +87,7 @@ NAMES: list[tuple[Any, str]] = [
     (huey.storage, "EmptyData"),
     (huey.utils, "Error"),
     (huey.utils, "local_to_utc"),
+    (huey.contrib.asyncio, "aget_result"),
     (huey.utils, "SKIPPED"),
 ]
 
