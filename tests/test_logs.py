@@ -70,6 +70,7 @@ def test_signs_that_no_line_holds_are_written_as_escapes(capsys: pytest.CaptureF
     assert "a\\x1b[2J\\x0db\\x9bc\td\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["gunicorn.error", "gunicorn.access"])
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -80,9 +81,9 @@ def test_signs_that_no_line_holds_are_written_as_escapes(capsys: pytest.CaptureF
     ],
 )
 def test_address_in_a_line_of_gunicorn_does_not_open_what_it_leads_to(
-    capsys: pytest.CaptureFixture[str], line: str, expected: str
+    capsys: pytest.CaptureFixture[str], name: str, line: str, expected: str
 ) -> None:
-    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn = logging.getLogger(name)
     handler = logging.StreamHandler(sys.stderr)
     gunicorn.addHandler(handler)
     gunicorn.propagate = False
