@@ -24,7 +24,6 @@ MOST_KINDS = 1000
 
 LINK_TOKEN = re.compile(r"(/(?:confirm|unsubscribe)/|[?&]token=)[^\s&'\"<]+")
 """What opens a link in a mail, or signs the operator in: gunicorn writes whole addresses."""
-UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 
 class DiscreetFormatter(logging.Formatter):
@@ -44,7 +43,7 @@ class DiscreetFormatter(logging.Formatter):
         text = printable(super().format(record))
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        text = LINK_TOKEN.sub(r"\1***", text).translate(UNPRINTABLE)
+        text = LINK_TOKEN.sub(r"\1***", text)
         return _cut(text, MOST_WITH_TRACE if record.exc_text else MOST_LETTERS)
 
 

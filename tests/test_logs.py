@@ -64,12 +64,6 @@ def test_long_line_is_cut_in_the_middle_and_a_trace_later(capsys: pytest.Capture
     assert "Traceback" in said
 
 
-def test_signs_that_no_line_holds_are_written_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("INFO")
-    logging.getLogger("postroom").warning("a\x1b[2J\rb\x9bc\td")
-    assert "a\\x1b[2J\\x0db\\x9bc\td\n" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", ["gunicorn.error", "gunicorn.access"])
 @pytest.mark.parametrize(
     ("line", "expected"),
