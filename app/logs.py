@@ -11,8 +11,6 @@ from threading import Lock
 
 from app.plain_text import one_line, printable
 
-from app.plain_text import one_line, printable
-
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 MOST_LETTERS = 2000
 """Of a line; the middle of a longer one is left out."""
