@@ -217,7 +217,7 @@ def test_a_claim_that_fails_is_tried_again(rig: Rig, monkeypatch: pytest.MonkeyP
     assert (rig.row(result.id)["state"], failures) == ("done", [])
 
 
-def test_a_worker_that_died_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_tries_to_end_its_worker_does_not(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     result = rig.huey.task(name="give")(lambda: 1)()
     claim, deaths = rig.huey.claim, [SystemExit(1)]
 

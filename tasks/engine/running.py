@@ -122,9 +122,7 @@ class RunningHuey(NotingHuey):
         for (job, outcome), was_mine in zip(ended, mine, strict=True):
             if not was_mine:
                 log.warning("Job %s was no longer this worker's when it ended: nothing is written", job.uuid)
-            self._tell(job, outcome, rules)
-            if was_mine:
-                self._announce(outcome)
+            self._spread(job, outcome, rules, was_mine)
         self._tell_start(claimed)
         if not claimed:
             self.idle_bell.ring_all()
@@ -142,8 +140,7 @@ class RunningHuey(NotingHuey):
         count, buried = self.database.write(free)
         for job, outcome in buried:
             log.error("Job %s (%s) goes to the shelf: %s", job.uuid, job.task, outcome.reason)
-            self._tell(job, outcome, self.rules())
-            self._announce(outcome)
+            self._spread(job, outcome, self.rules())
         return count
 
     def failed_outcome(self, job: jobs.ClaimedJob, error: BaseException) -> Outcome:
@@ -246,11 +243,16 @@ class RunningHuey(NotingHuey):
         if not chords.is_moved(self, task, value):
             super()._abort_chord_member(task, value)
 
-    def _announce(self, outcome: Outcome) -> None:
+    def _spread(
+        self, job: jobs.ClaimedJob, outcome: Outcome, rules: claims.Rules, was_mine: bool = True
+    ) -> None:
+        """Wake whom a job's end concerns and send Huey's signals: what is committed stands, whatever they raise."""
         try:
-            announcing.what_followed(self, outcome)
-        except BaseException:  # Huey catches all but sys.exit() and the like; what was committed stands
-            log.exception("A receiver of signals would have ended its worker; it goes on")
+            self._tell(job, outcome, rules)
+            if was_mine:
+                announcing.what_followed(self, outcome)
+        except BaseException:  # Huey itself catches what receivers raise, all but sys.exit() and the like
+            log.exception("Not everybody heard that job %s has ended", job.uuid)
 
     def _tell_start(self, claimed: Sequence[jobs.ClaimedJob]) -> None:
         for job in claimed:

@@ -162,9 +162,8 @@ class BellWorker(Worker):
     def _finish(self, ended: list[Ended], claim_for: tuple[str, str] | None) -> list[jobs.ClaimedJob]:
         """Write how jobs ended, until it is written: a full disk must not make them run again."""
         if self.busy is not None:
-            self.busy = replace(
-                self.busy, until=math.inf
-            )  # it may take long to be written, but no body hangs
+            # It may take long until it can be written, but no body hangs.
+            self.busy = replace(self.busy, until=math.inf)
         failed = False
         try:
             while True:
