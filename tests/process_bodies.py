@@ -105,6 +105,12 @@ def give(value: Any) -> Any:
     return value
 
 
+def fork_and_return() -> tuple[str, int]:
+    """Come out of the body twice: as the parent once the child has ended, and as the child."""
+    child = os.fork()
+    return ("child", 0) if child == 0 else ("parent", os.waitpid(child, 0)[1])
+
+
 def make_odd_value(kind: str) -> Any:
     return {"function": lambda: 1, "nested": {"a": [{1, 2}]}, "nan": float("nan"), "large": "x" * 300_000}[
         kind

@@ -90,6 +90,12 @@ def noted(rig: Rig) -> int:
 # The process
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
+def test_a_fork_of_a_body_does_not_come_out_of_it(rig: Rig) -> None:
+    assert value_of(rig, "fork_and_return") == ("parent", 0)
+    assert value_of(rig, "give", 1) == 1
+
+
 def test_a_body_runs_in_another_process_and_the_next_one_in_the_same(rig: Rig) -> None:
     first, second = value_of(rig, "pid"), value_of(rig, "pid")
     assert (first != os.getpid(), first == second) == (True, True)
