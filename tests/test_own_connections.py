@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,19 @@ import pytest
 
 from tests.engine_rig import Rig, numbers, put, rig_in
 
+# The bodies below close nothing, and newer Pythons say so of each.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 Make = Callable[[Rig], Any]
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A queue whose writer waits for nobody."""
-    with warnings.catch_warnings(), rig_in(tmp_path, wait_s=1) as rig:
-        warnings.simplefilter("ignore", ResourceWarning)  # the bodies below close nothing
+    with rig_in(tmp_path, wait_s=1) as rig:
         rig.database.write(lambda connection: connection.execute("CREATE TABLE numbers (n)"))
         yield rig
 
