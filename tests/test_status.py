@@ -39,7 +39,7 @@ def test_not_ready_gives_the_reasons_of_the_queue(client, monkeypatch):
     "error", [DatabaseBusyError("held for 10 s"), sqlite3.OperationalError("database or disk is full")]
 )
 def test_not_ready_when_the_database_does_not_write(app, client, healthy, monkeypatch, error):
-    def broken(_work):
+    def broken(_work, durable=True):
         raise error
 
     monkeypatch.setattr(app.extensions["database"], "write", broken)

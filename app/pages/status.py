@@ -102,7 +102,7 @@ def without_folders(sentences: list[str]) -> list[str]:
 def _database_troubles() -> list[str]:
     settings = current_app.extensions["settings"]
     try:
-        database.write(_write_something)
+        database.write(_write_something, durable=False)
         room_bytes = shutil.disk_usage(settings.data_dir).free
     except DatabaseUnwritableError as error:
         return [f"{str(error)[0].upper()}{str(error)[1:]}"]
