@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -16,7 +18,8 @@ from app.mail import by_hand, lanes, ledger
 from app.mail.replies import Reply
 from tasks import housekeeping
 from tasks.emails import send_email
-from tests.engine_rig import Rig
+from tasks.engine.clock import Clock as EngineClock
+from tests.engine_rig import Rig, SettableClock, rig_in
 
 DAY_S = 24 * 3600.0
 HOUR_S = 3600.0
@@ -213,3 +216,35 @@ def test_ready_says_that_the_clock_jumped(
     answer = client.get("/ready").get_json()
     assert answer["ready"] is True
     assert "40 days ahead" in answer["warnings"][0]
+
+
+def test_upkeep_deletes_by_the_settled_time(tmp_path: Path, machine: Machine) -> None:
+    with rig_in(tmp_path, done_ttl_s=3600) as rig:
+        rig.huey.now = clock_of(machine)
+        rig.huey.task(name="give")(lambda: "given")()
+        rig.run_next()
+        upkeep = EngineClock(rig.huey, threading.Event(), rig.huey.create_consumer())
+        machine.wrong_s = 5 * HOUR_S
+        for states in ({"done": 1}, {}):
+            upkeep._upkeep_due = 0
+            upkeep._keep_up()
+            assert rig.states() == states
+            machine.pass_time(BELIEVED_AFTER_S)
+
+
+def test_the_newest_moment_of_the_file_is_that_of_its_last_job_run_or_process(rig: Rig) -> None:
+    heeded: list[float | None] = []
+
+    class Heeds(SettableClock):
+        def heed(self, newest: float | None) -> None:
+            heeded.append(newest)
+
+    rig.huey.now = now = Heeds()
+    rig.huey.heed_the_file()
+    give = rig.huey.task(name="give")(lambda: "given")
+    for days in (1, 2, 3):
+        now.set(START + days * DAY_S)
+        give() if days < 3 else rig.run_next()
+        rig.huey.heed_the_file()
+    assert heeded[0] is None
+    assert [round((at or 0) - START) for at in heeded[1:]] == [DAY_S, 2 * DAY_S, 3 * DAY_S]
