@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from huey.exceptions import RateLimitExceeded, TaskLockedException
 
+from app.errors import JobTooLargeError
 from tasks.engine import upkeep
 from tests.engine_rig import Rig
 from tests.still_clock import stop_the_clock
@@ -118,6 +119,15 @@ def test_asking_for_the_usage_before_the_first_call_changes_no_window(rig: Rig) 
     limit.acquire()
     limit.reset()
     assert limit.current_usage() == 0
+
+
+# Values
+
+
+def test_a_value_that_is_put_by_key_is_as_small_as_a_job(rig: Rig) -> None:
+    with pytest.raises(JobTooLargeError, match="the value of big"):
+        rig.huey.put("big", "x" * rig.huey.max_job_bytes)
+    assert rig.huey.get("big") is None
 
 
 # Revoke flags

@@ -50,6 +50,8 @@ class SqlStorage(BaseStorage):
 
     def put_data(self, key: str, value: bytes, is_result: bool = False) -> None:
         """Store a value by key: a result as long as results are kept, all else as its kind needs it."""
+        if not is_result:
+            self.huey._check_size(value, f"the value of {key}")
         kept_s = self.huey.ages.result_s if is_result else kept_for_s(key, self.huey.ages)
         expires_at = None if kept_s is None else self.huey.now() + kept_s
         sql = "INSERT OR REPLACE INTO postroom_huey_data (key, value, expires_at) VALUES (?, ?, ?)"
