@@ -21,14 +21,16 @@ def for_terminal(text: str, encoding: str) -> str:
 
 def one_line(text: str, encoding: str = "utf-8") -> str:
     """Write a text as one line, its line breaks as escapes."""
+    if _is_plain(text, encoding):
+        return text
     return "".join(letter if _is_plain(letter, encoding) else json.dumps(letter)[1:-1] for letter in text)
 
 
-def _is_plain(letter: str, encoding: str) -> bool:
-    if not letter.isprintable():
+def _is_plain(text: str, encoding: str) -> bool:
+    if not text.isprintable():
         return False
     try:
-        letter.encode(encoding)
+        text.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True
