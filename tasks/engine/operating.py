@@ -239,7 +239,7 @@ class OperatedHuey(RunningHuey):
             while not is_so():
                 left = math.inf if deadline is None else deadline - time.monotonic()
                 if left <= 0 or self.end_calls.closed:
-                    return False
+                    return is_so()  # it may have come about since, as the last thing before the end
                 # A job that ends in another process calls nobody in this one: look.
                 ended.wait(min(left, SIBLING_LOOK_S if self.has_siblings else ALONE_LOOK_S))
                 ended.clear()
