@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from huey import Huey
 from prometheus_client.parser import text_string_to_metric_families
 
 import tasks
@@ -33,7 +34,8 @@ def work() -> Iterator[Callable[[bool], Any]]:
         if not well:
             raise ValueError("not well")
 
-    made = tasks.huey.task(name=EVIL)(work)
+    # Not by the kit's own decorator, which refuses such a name today: rows of older versions may have it.
+    made = Huey.task(tasks.huey, name=EVIL)(work)
     yield made
     tasks.huey._registry.unregister(made.task_class)
 

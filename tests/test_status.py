@@ -10,7 +10,7 @@ import pytest
 import tasks
 from app.errors import DatabaseBusyError
 from app.settings import Settings
-from tasks.alerts import alert_subscribers
+from tasks.example import count_words
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_no_answer_tells_the_operators_token(app, client):
 
 
 def test_a_site_without_a_consumer_says_so_in_the_log_and_on_a_job_that_waits(client, app, caplog):
-    job = alert_subscribers(1).id
+    job = count_words("a job").id
     assert client.get("/up").status_code == 200
     assert caplog.messages == []
     for path in (f"/jobs/{job}", f"/jobs/{job}/live"):
@@ -106,7 +106,7 @@ def test_a_process_that_is_gone_is_no_consumer(client, app):
 
 def test_a_site_that_runs_its_jobs_says_nothing(client, app, caplog):
     app.extensions["consumer"].start()
-    client.get(f"/jobs/{alert_subscribers(1).id}")
+    client.get(f"/jobs/{count_words('a job').id}")
     app.extensions["consumer"].stop()
     assert [message for message in caplog.messages if "consumer" in message] == []
 
