@@ -297,3 +297,49 @@ def test_the_command_brings_a_backup_back(tmp_path: Path) -> None:
     assert "goes on" in run("jobs", "resume").stdout
     assert run("restore", "tuesday.db").returncode == 1
     assert "restore" in main.USAGE
+
+
+DIES_AT_A_RENAME = """
+import os, sys
+from pathlib import Path
+from app.database import Database
+left, rename = [int(sys.argv[3])], Path.rename
+def rename_or_die(path, target):
+    if left[0] == 0:
+        os._exit(9)
+    left[0] -= 1
+    return rename(path, target)
+Path.rename = rename_or_die
+Database(Path(sys.argv[1]), environment="production").restore(Path(sys.argv[2]), list)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["sound", "damaged"])
+def test_a_restore_that_dies_anywhere_leaves_the_old_file_the_new_one_or_a_refusal(
+    tmp_path: Path, is_damaged: bool
+) -> None:
+    backup, path = tmp_path / "monday.db", tmp_path / "data" / "a.db"
+    database = Database(path, environment="production")
+    database.write(lambda connection: connection.execute("CREATE TABLE numbers (n)"))
+    database.backup(backup)
+    put(database, 1)
+    database.close()
+    if is_damaged:
+        for suffix in ("", "-wal"):
+            path.with_name(f"a.db{suffix}").write_bytes(b"x" * 5000)
+    found = set()
+    for renames in range(10):
+        command = [sys.executable, "-c", DIES_AT_A_RENAME, str(path), str(backup), str(renames)]
+        status = subprocess.run(command, cwd=PROJECT_DIR, check=False).returncode
+        if status == 0:
+            break
+        try:
+            found.add(str(numbers(database)))
+        except DatabaseUnusableError:
+            found.add("refused")
+        database.close()
+    assert (status, renames > 0) == (0, True)
+    assert found <= {"refused", "[1]"}
+    assert numbers(database) == []
+    database.close()
