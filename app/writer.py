@@ -21,6 +21,7 @@ from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.writer_line import Line, Ticket, Work
 
 MAX_GROUP = 256
+COLLECT_EVERY_S = 1.0
 LEFT_OPEN_S = 0.05
 RETRY_S = 0.001
 """A constant short retry is fair among processes; SQLite's own growing one lets late comers win."""
@@ -207,7 +208,7 @@ class Writer:
 
     def _begin(self, deadline: float) -> None:
         self.check()
-        look_at, has_looked = time.monotonic() + LEFT_OPEN_S, False
+        collect_at = time.monotonic() + LEFT_OPEN_S
         while True:
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -215,11 +216,12 @@ class Writer:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
-            if not has_looked and time.monotonic() > look_at:
-                has_looked = True
+            if time.monotonic() > collect_at:
                 # A connection of somebody's in this process that nobody refers to any more holds its transaction
-                # until it is collected: Python's sqlite3 refers to itself, so that is not at once.
+                # until it is collected: Python's sqlite3 refers to itself, so that is not at once. Now and then
+                # again, for collect() does nothing while another thread collects.
                 gc.collect()
+                collect_at = time.monotonic() + COLLECT_EVERY_S
             self._pause(deadline, "another program (or a connection of a task's own)")
 
     def _pause(self, deadline: float, who: str) -> None:

@@ -121,7 +121,7 @@ def test_signing_out_ends_the_session_everywhere_and_for_good(
 def test_while_the_database_cannot_be_read_the_site_still_says_so_to_the_operator(
     app: Flask, operator: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_args: object) -> None:
+    def broken(*_args: object, **_options: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(app.extensions["database"], "read_one", broken)
