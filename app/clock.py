@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 STEP_S = 60.0
 """A larger difference between the two clocks is a jump. NTP and leap seconds make smaller ones."""
+AGREED_S = 0.001
+"""Two clocks that differ by less since they were last compared need not be compared anew."""
 FAR_S = 6 * 3600.0
 """A jump this far is not followed at all until it is believed; a smaller one is (a machine that was suspended)."""
 LONG_OFF_S = 24 * 3600.0
@@ -106,7 +108,10 @@ class Clock:
     def _tell(self) -> tuple[float, float, float]:
         """Return the time to go by, the settled time and the machine's."""
         wall, count = self._wall(), self._counted()
-        here, (settled, followed, jumped) = _Pace(wall, count), self._known
+        settled, followed, jumped = self._known
+        if followed is settled and jumped is None and abs(wall - settled.at(count)) < AGREED_S:
+            return wall, wall, wall
+        here = _Pace(wall, count)
         is_new_jump = jumped is None or abs(wall - jumped.at(count)) > STEP_S
         if abs(wall - settled.at(count)) <= STEP_S or (
             not is_new_jump and jumped is not None and count - jumped.counted >= BELIEVED_AFTER_S

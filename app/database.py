@@ -103,8 +103,11 @@ class Database:
         if self._open_transaction.joined() is not None:
             with self.transaction() as connection:
                 return work(connection)
-        with said_clearly():
+        try:
             return cast(T, self.writer.write(work, durable))
+        except sqlite3.Error as error:
+            raise_clearly(error, writing=True)
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

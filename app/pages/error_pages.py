@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, current_app, jsonify, render_template, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import ClientDisconnected, HTTPException
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import Map, MapAdapter
 
 from app.errors import (
     DatabaseBusyError,
@@ -68,12 +69,17 @@ class Site(Flask):
         settings = self.extensions.get("settings")
         if request is not None or settings is None:
             return super().create_url_adapter(request)
-        public = urlsplit(settings.public_url)
-        return self.url_map.bind(public.netloc, script_name=public.path or "/", url_scheme=public.scheme)
+        return _adapter_of_links(self.url_map, settings.public_url)
 
     def log_exception(self, exc_info: Any) -> None:
         """Write the error with its trace into the log."""
         log.error("%s failed", _asked(), exc_info=exc_info)
+
+
+@lru_cache(maxsize=1)  # for each job that runs, and each request, one is asked for
+def _adapter_of_links(url_map: Map, public_url: str) -> MapAdapter:
+    public = urlsplit(public_url)
+    return url_map.bind(public.netloc, script_name=public.path or "/", url_scheme=public.scheme)
 
 
 def register(app: Flask) -> None:

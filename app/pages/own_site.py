@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -37,12 +38,13 @@ class OwnSite:
     """WSGI: let no name and no prefix through that is not ours, so that no link is made of them."""
 
     def __init__(self, wsgi_app: Callable[..., Iterable[bytes]], names: Collection[str]) -> None:
-        self.wsgi_app, self.names = wsgi_app, names
+        self.wsgi_app = wsgi_app
+        self._is_own = lru_cache(maxsize=16)(lambda host: is_own(host, names))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Look at the name and the prefix, then go on."""
         host = environ.get("HTTP_HOST")
-        if host is not None and not is_own(host, self.names):  # no browser leaves it out
+        if host is not None and not self._is_own(host):  # no browser leaves it out
             environ |= {"HTTP_HOST": NOBODY, REFUSED_HOST: host}
         environ["SCRIPT_NAME"] = own_path(environ.get("SCRIPT_NAME")) or ""
         return self.wsgi_app(environ, start_response)

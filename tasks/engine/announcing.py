@@ -21,10 +21,9 @@ def is_heard(huey: NotingHuey) -> bool:
     return any(heard.get(name) for name in ("any", SIGNAL_ENQUEUED, SIGNAL_SCHEDULED))
 
 
-def arrival(huey: NotingHuey, task: Any) -> None:
+def arrival(huey: NotingHuey, task: Any, due_at: float | None) -> None:
     """Send the signals for a job that is enqueued, and scheduled if its time has not come."""
     huey._emit(SIGNAL_ENQUEUED, task)
-    due_at = run_at(task, huey.now())
     if due_at is not None and due_at > huey.now():
         huey._emit(SIGNAL_SCHEDULED, task)
 
@@ -36,7 +35,7 @@ def what_followed(huey: NotingHuey, outcome: Outcome) -> None:
     with huey.app_context():
         for task in (*outcome.announced, outcome.fired_callback):
             if task is not None:
-                arrival(huey, task)
+                arrival(huey, task, run_at(task, huey.now()))
         if outcome.retrying and outcome.requeued is not None:
             task = outcome.requeued
             task.eta = None if outcome.run_at is None else naive_utc(outcome.run_at)

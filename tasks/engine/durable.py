@@ -168,7 +168,7 @@ class DurableHuey(OperatedHuey):
             outcome.follow_ups.append(new_job)
             outcome.announced.append(task)
         else:
-            announcing.arrival(self, task)
+            announcing.arrival(self, task, new_job.run_at)
             if (gathered := self._gathered()) is None:
                 self._insert([new_job])
             else:
@@ -205,7 +205,7 @@ class DurableHuey(OperatedHuey):
         coroutine's are not this one's.
         """
         here = self._here
-        is_same = here.gathers_in_transaction == self.database.in_transaction
+        is_same = here.gathered is not None and here.gathers_in_transaction == self.database.in_transaction
         return here.gathered if is_same and here.gatherer in (None, current_task()) else None
 
     def _pipeline_results(self, task: Any) -> list[results.Handle]:
