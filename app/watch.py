@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger("postroom")
@@ -58,7 +59,8 @@ class HangWatch:
 
 def set_patience(worker: Any, patience_s: float) -> None:
     """In a worker: say for how long it may be silent; a body in C can hold the interpreter while it runs."""
-    os.pwrite(worker.tmp.fileno(), f"{patience_s:<16g}".encode(), 0)
+    with suppress(ValueError):  # its file is closed as it leaves: nobody looks any more, a second signal may come
+        os.pwrite(worker.tmp.fileno(), f"{patience_s:<16g}".encode(), 0)
 
 
 def _patience_s(worker: Any) -> float:

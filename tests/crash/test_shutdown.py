@@ -74,6 +74,26 @@ def test_short_jobs_finish_before_the_end(site: Site, notes: Path, number: int, 
     assert notes.read_text().count("end ") == 5
 
 
+def test_signals_that_come_while_bodies_finish_change_nothing(site: Site, notes: Path) -> None:
+    running = start_slow(site, 1.5, 4)
+    wait_for_starts(site, notes, 4)
+    (pid,) = [one["pid"] for one in site.get("/api/queue", as_operator=True)[1]["instances"]]
+    assert site.process is not None
+    site.process.send_signal(signal.SIGTERM)
+
+    def is_gone_when_told_again() -> bool:
+        try:
+            os.kill(pid, signal.SIGTERM)  # systemd sends it to each process, the parent sends it on, too
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(is_gone_when_told_again, "the end", WITHIN_S)
+    site.process.wait(WITHIN_S)
+    assert "Traceback" not in "".join(site.log)
+    assert notes.read_text().count("end ") == len(running)
+
+
 def test_a_thread_that_a_body_left_busy_does_not_keep_the_site(site: Site) -> None:
     job = site.post("/api/test/leave-thread-busy", {"seconds": 60})[1]["id"]
     assert site.get(f"/api/jobs/{job}?wait=10")[1]["state"] == "done"
