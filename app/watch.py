@@ -59,7 +59,7 @@ class HangWatch:
 
 def set_patience(worker: Any, patience_s: float) -> None:
     """In a worker: say for how long it may be silent; a body in C can hold the interpreter while it runs."""
-    with suppress(ValueError):  # its file is closed as it leaves: nobody looks any more, a second signal may come
+    with suppress(ValueError):  # a second signal, after gunicorn closed the file: nobody reads it any more
         os.pwrite(worker.tmp.fileno(), f"{patience_s:<16g}".encode(), 0)
 
 
