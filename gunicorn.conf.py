@@ -206,7 +206,10 @@ def _consumer(worker):
 
 
 def _address(port):
-    return settings.public_url if os.environ.get("PUBLIC_URL") else f"http://localhost:{port}"
+    is_told = (
+        settings.public_url != f"http://localhost:{settings.port}"
+    )  # by PUBLIC_URL, or by a host we know
+    return settings.public_url if is_told else f"http://localhost:{port}"
 
 
 def _reload_on_edit(worker):

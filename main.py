@@ -28,7 +28,8 @@ USAGE = """usage: python3 main.py [command]
 
   serve                             the site and its jobs (the default)
   worker                            one more process that runs jobs and serves no pages
-  jobs list|show|retry|cancel|resume look at jobs, run failed ones again; jobs --help tells more
+  jobs list|show|retry|cancel|resume
+                                    look at jobs, run failed ones again; jobs --help tells more
   backup FILE                       copy the database, while the site runs, into a new file
   restore FILE                      bring a backup back, while nothing runs; what waited in it is held
   doctor                            which promises hold on this machine, and what to do about the others
@@ -224,7 +225,10 @@ def main(arguments: "list[str]") -> int:
         print(USAGE)
         return 0
     if command not in COMMANDS or (rest and command in ("serve", "worker", "doctor")):
-        print(USAGE, file=sys.stderr)
+        unknown = (
+            "%s takes no more words" % command if command in COMMANDS else "There is no command %s" % command
+        )
+        print("Postroom: %s.\n%s" % (unknown, USAGE), file=sys.stderr)
         return 2
     try:
         install.ensure(_groups(rest) if command in ("test", "benchmark") else ())

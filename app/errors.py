@@ -68,10 +68,10 @@ class UnknownHostError(PostroomError):
     code = "unknown_host"
     status = 421
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(
-            f"This site does not answer to {host}: set PUBLIC_URL to the address it is reached "
-            "by, or name it in TRUSTED_HOSTS."
+            f"This site does not answer to the name {name}. If the site and the name are yours, set "
+            f"TRUSTED_HOSTS={name}, or PUBLIC_URL to the whole address, and start it again."
         )
 
 

@@ -19,6 +19,8 @@ class Host:
     proxies: int = 1
     """Entries of its own at the end of X-Forwarded-For, of which the first is the visitor's address."""
     is_public: bool = True
+    port_in_name: bool = False
+    """Whether a site's name there ends in its port: books-5000.app.github.dev."""
     in_frame: bool = False
     """Whether it shows the site in a frame of a page of its own."""
     smtp: str = ""
@@ -26,11 +28,12 @@ class Host:
     keeps_volumes: bool = True
     """Whether a disk that was added to the site keeps what is on it."""
 
-    def names(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+    def names(self, environ: Mapping[str, str], port: int) -> tuple[str, ...]:
         """Return the names of the site here, as far as the host tells them."""
         told = [name.strip() for variable in self.named_in for name in environ.get(variable, "").split(",")]
-        # Fly.io tells the first part only.
-        return tuple(name if "." in name else name + self.domains[0] for name in told if name)
+        below = f"-{port}{self.domains[0]}" if self.port_in_name else self.domains[0]
+        # Fly.io and GitHub tell the first part only.
+        return tuple(name if "." in name else name + below for name in told if name)
 
 
 REPLIT = (".replit.dev", ".replit.app", ".repl.co")
@@ -44,6 +47,11 @@ HOSTS = (
     Host(
         "a Replit workspace", "REPL_ID", REPLIT, ("REPLIT_DOMAINS", "REPLIT_DEV_DOMAIN"),
         is_public=False, in_frame=True,
+    ),
+    Host(
+        # Its proxy asks by this name or by localhost. Source: github.com/mastodon/mastodon/pull/26400
+        "a GitHub codespace", "CODESPACE_NAME", (".app.github.dev",), ("CODESPACE_NAME",),
+        port_in_name=True, proxies=0, is_public=False, in_frame=True,
     ),
     Host(
         "Render", "RENDER", (".onrender.com",), ("RENDER_EXTERNAL_HOSTNAME",),

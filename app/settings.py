@@ -248,20 +248,21 @@ class Settings:
         Raises: SettingError naming the variable, what was found and what is expected.
         """
         environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        if environ.get("REPLIT_DEPLOYMENT") == "1":
-            values["environment"] = "production"
-        if host := find_host(environ):
-            names = host.names(environ)
-            values.update(
-                behind_proxy=host.proxies, in_frame=host.in_frame, trusted_hosts=(*names, *host.domains)
-            )
-            values["public_url"] = f"https://{names[0]}" if names else ""
+        told: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         for setting in fields(cls):
             text = environ.get(setting.metadata["variable"], "").strip()
             if text:
-                values[setting.name] = setting.metadata["parse"](setting.metadata["variable"], text)
-        settings = cls(**values)
+                chosen[setting.name] = setting.metadata["parse"](setting.metadata["variable"], text)
+        if environ.get("REPLIT_DEPLOYMENT") == "1":
+            told["environment"] = "production"
+        if host := find_host(environ):
+            names = host.names(environ, chosen.get("port", cls.port))
+            told.update(
+                behind_proxy=host.proxies, in_frame=host.in_frame, trusted_hosts=(*names, *host.domains)
+            )
+            told["public_url"] = f"https://{names[0]}" if names else ""
+        settings = cls(**(told | chosen))
         if settings.production:
             check_secrets({"SECRET_KEY": settings.secret_key, "ADMIN_TOKEN": settings.admin_token})
         return settings

@@ -61,12 +61,14 @@ def test_under_other_names_it_says_how_to_allow_them_and_nothing_else(client: Br
     for path in ("/api/inbox", "/api/nowhere"):
         answer = ask(client, host, path)
         assert answer.status_code == 421
-        assert {"PUBLIC_URL", "TRUSTED_HOSTS"} <= set(
-            answer.json["error"]["message"].replace(".", " ").split()
-        )
+        assert f"TRUSTED_HOSTS={host.removesuffix(':5000').rstrip('.')}," in answer.json["error"]["message"]
+        assert "PUBLIC_URL" in answer.json["error"]["message"]
     page = ask(client, host, "/", method="POST")
     assert page.status_code == 421
     assert "TRUSTED_HOSTS" in page.get_data(as_text=True)
+    assert (
+        ask(client, host, "/static/site.css").status_code == 200
+    )  # else nobody could read the page with ease
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
@@ -118,6 +120,7 @@ def test_a_request_without_any_name_is_no_browsers(client: Browser) -> None:
             ["x.kirk.example", "b.example", "8a-00.riker.replit.dev"],
             ["replit.dev.evil.example", "replit.dev"],
         ),
+        ({"CODESPACE_NAME": "owl-4"}, ["owl-4-5000.app.github.dev", "localhost:5000"], ["owl-4.github.dev"]),
         ({"RENDER": "true"}, ["books.onrender.com"], ["onrender.com.evil.example"]),
         (
             {"RAILWAY_ENVIRONMENT_NAME": "x", "RAILWAY_PUBLIC_DOMAIN": "b.example"},
@@ -135,6 +138,16 @@ def test_names_are_added_by_the_settings_and_by_hosts_we_know(
     client = site(**environ)
     assert {ask(client, host, "/").status_code for host in ours} == {200}
     assert {ask(client, host, "/").status_code for host in others} <= {421}
+
+
+def test_a_machine_with_a_domain_in_its_name_answers_to_the_short_one_too(
+    site: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Cleos-Mac.lan")
+    client = site()
+    names = ("cleos-mac.lan", "cleos-mac", "cleos-mac.local:5000")
+    assert {ask(client, host, "/").status_code for host in names} == {200}
+    assert ask(client, "cleos-mac.evil.example", "/").status_code == 421
 
 
 # Paths

@@ -127,6 +127,7 @@ def test_a_host_that_shows_the_site_in_a_frame_is_recognised(environ: dict[str, 
         ({"DYNO": "web.1"}, 1, "http://localhost:5000"),
         ({"DYNO": "web.1", "BEHIND_PROXY": "0"}, 0, "http://localhost:5000"),
         ({"REPL_ID": "1", "REPLIT_DEV_DOMAIN": "x.replit.dev"}, 1, "https://x.replit.dev"),
+        ({"CODESPACE_NAME": "owl-4", "PORT": "8000"}, 0, "https://owl-4-8000.app.github.dev"),
         ({}, 0, "http://localhost:5000"),
     ],
 )

@@ -18,11 +18,8 @@ from app.pages.client_address import ip_address
 if TYPE_CHECKING:
     from app.settings import Settings
 
-HEALTH_CHECK = "status.up"
-"""It tells nobody anything, and hosts ask it by names of their own."""
-
-ALIKE_FOR_ALL = (HEALTH_CHECK, "static", "favicon")
-"""What does not look at who asks."""
+ALIKE_FOR_ALL = ("status.up", "static", "favicon")
+"""What does not look at who asks, nor by what name: the health check of a host, the style of the error pages."""
 
 HOST = re.compile(
     r"(?P<name>\[[0-9a-f:.]+\]|(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?)(:(?P<port>[0-9]{0,5}))?",
@@ -61,18 +58,22 @@ def register(app: Flask, settings: Settings) -> None:
     @app.before_request
     def must_be_asked_by_our_name() -> None:
         host = request.environ.get(REFUSED_HOST)
-        if host is not None and not HOST.fullmatch(host):
+        if host is None:
+            return
+        found = HOST.fullmatch(host)
+        if found is None:
             raise InvalidInputError("The Host header names no host.")
-        if host is not None and request.endpoint != HEALTH_CHECK:
-            raise UnknownHostError(host)
+        if request.endpoint not in ALIKE_FOR_ALL:
+            raise UnknownHostError(found["name"].rstrip("."))
 
 
 def own_names(settings: Settings) -> list[str]:
     """Return the names the site answers to; one that begins with a dot stands for all below it, * for all."""
     machine, public = socket.gethostname().lower(), urlsplit(settings.public_url).hostname or ""
+    short = machine.partition(".")[0]  # a Mac in many a network is told mac.lan, and calls itself mac.local
     with suppress(UnicodeError):
         public = public.encode("idna").decode()
-    return ["localhost", ".localhost", machine, f"{machine}.local", public, *settings.trusted_hosts]
+    return ["localhost", ".localhost", machine, short, f"{short}.local", public, *settings.trusted_hosts]
 
 
 def is_own(host: str, names: Collection[str]) -> bool:
