@@ -90,6 +90,11 @@ def test_no_guess_is_answered_under_another_name(client: Browser) -> None:
     )
 
 
+def test_the_page_that_refuses_a_name_has_its_style(client: Browser) -> None:
+    with client.get("/static/site.css", headers={"Host": "evil.example"}) as style:
+        assert style.status_code == 200
+
+
 def test_a_health_check_asks_by_whatever_name(client: Browser) -> None:
     assert ask(client, "healthcheck.example", "/up").status_code == 200
 
