@@ -51,7 +51,6 @@ STOP_WITHIN_S = 9
 """Longer than the consumer's 8 s, shorter than the 10 s after which hosts kill."""
 
 log = logging.getLogger("postroom")
-lifeline, hang_watch = Lifeline(), HangWatch()
 
 
 class ConsumerWorker(PatientWorker):
@@ -106,7 +105,8 @@ def when_ready(server):
     """Say where everything is, once the port is open."""
     port = server.LISTENERS[0].sock.getsockname()[1]
     print(banner(settings, _address(port), token_is_chosen), file=sys.stderr, flush=True)
-    server.wait_for_signals = functools.partial(_wait_for_signals, server)
+    server.lifeline = Lifeline()  # one for all reloads, each of which reads this file again
+    server.wait_for_signals = functools.partial(_wait_for_signals, server, HangWatch())
 
 
 def pre_fork(server, worker):
@@ -117,7 +117,8 @@ def pre_fork(server, worker):
 
 def post_fork(server, worker):
     """Begin the worker with a fresh import of the project, so that a reload sees every edit."""
-    lifeline.hold()
+    server.lifeline.hold()
+    worker.lifeline = server.lifeline
     logs.configure(settings.log_level, settings.secrets | {os.environ["SECRET_KEY"]})
     if not server.cfg.preload_app:
         for name in [name for name in sys.modules if name.split(".")[0] in ("app", "tasks", "main")]:
@@ -143,7 +144,7 @@ def post_worker_init(worker):
         log.error("The site cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the arbiter gives up
     set_patience(worker, consumer.longest_timeout_s())
-    worker.poller.register(lifeline, EVENT_READ, lambda _: _end_after_parent(worker))
+    worker.poller.register(worker.lifeline, EVENT_READ, lambda _: _end_after_parent(worker))
     os.register_at_fork(after_in_child=lambda: _let_go(worker))
     if worker.age == 1:  # the first, not one after a reload
         doctor.warn(settings, environ)
@@ -158,7 +159,7 @@ def worker_exit(server, worker):
         consumer.stop_for_good()
 
 
-def _wait_for_signals(server, timeout):
+def _wait_for_signals(server, hang_watch, timeout):
     signals = Arbiter.wait_for_signals(server, QUIET_LOOK_S)
     hang_watch.look(server.WORKERS)
     return signals
@@ -167,7 +168,7 @@ def _wait_for_signals(server, timeout):
 def _end_after_parent(worker):
     """Free the port at once, for the next start, and come to an orderly end."""
     log.warning("The parent process is gone: this one frees the port and ends")
-    worker.poller.unregister(lifeline)
+    worker.poller.unregister(worker.lifeline)
     worker.set_accept_enabled(False)
     _close_listeners(worker)
     worker.handle_exit(signal.SIGTERM, None)

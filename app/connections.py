@@ -42,7 +42,7 @@ class Connection:
         """Nothing more comes from it; it may still read."""
         self.is_broken = False
         self.is_cut_short = False
-        """The request was handed over before all of it was there: nothing can follow it."""
+        """The request was handed over before all of it was there, and nothing can follow it."""
         self.request_end = RequestEnd(most_body_bytes)
         self._most_body_bytes = most_body_bytes
         self._seats = seats
@@ -81,7 +81,10 @@ class Connection:
 
     def recv(self, size: int) -> bytes:
         """Return the next bytes of the request, none at its end."""
-        return self._request.read(size)
+        piece = self._request.read(size)
+        # Who asks for more has found another end than we, and what comes next is no request.
+        self.is_cut_short |= not piece
+        return piece
 
     def sendall(self, data: bytes) -> None:
         """Send what the client takes now, and leave the rest to the poller, within bounds.

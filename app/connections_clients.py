@@ -21,6 +21,8 @@ from app.connections import LONGEST_WRITE_S, Connection, Seats
 NEW_S = 10.0
 """A browser opens connections ahead of time."""
 LONGEST_REQUEST_S = 30.0
+LEAST_BYTES_PER_S = 20_000
+"""Whose body comes at least so fast is given the time for it."""
 HANGING_UP_S = 5.0
 """Who still sends gets so long to read the answer, and to hang up."""
 MOST_READ_AWAY_BYTES = 64 * 2**20
@@ -92,7 +94,8 @@ class Clients:
     def finish(self, connection: Connection, may_go_on: bool) -> None:
         """Take a connection back from its thread; with the rest of its answer sent, the next request may come."""
         client = self._served.pop(connection)
-        client.is_leaving = not may_go_on or connection.is_cut_short or not self._worker.alive
+        # One that stops goes on, too, where it has promised to; it promises no more.
+        client.is_leaving = not may_go_on or connection.is_cut_short
         self._count(client)
         self._write(client)
         self._keep_bounds()
@@ -134,7 +137,7 @@ class Clients:
     def _read(self, client: Client) -> None:
         was_empty = not client.connection.incoming
         try:
-            client.connection.receive()
+            received_bytes = client.connection.receive()
         except BlockingIOError:
             self._wait(client, EVENT_READ)
             return
@@ -143,6 +146,8 @@ class Clients:
             return
         if was_empty:
             client.until = time.monotonic() + LONGEST_REQUEST_S
+        elif client.connection.request_end.has_head:
+            client.until += received_bytes / LEAST_BYTES_PER_S
         self._count(client)
         self._look_for_request(client)
         self._keep_bounds()
@@ -202,12 +207,15 @@ class Clients:
 
     def _read_away(self, client: Client) -> None:
         try:
-            client.read_away_bytes += client.connection.receive()
+            received_bytes = client.connection.receive()
         except BlockingIOError:
             self._wait(client, EVENT_READ)
             return
         except OSError:
-            client.connection.has_hung_up = True
+            self._close(client)
+            return
+        client.read_away_bytes += received_bytes
+        client.until += received_bytes / LEAST_BYTES_PER_S
         client.connection.incoming.clear()
         if client.connection.has_hung_up or client.read_away_bytes > MOST_READ_AWAY_BYTES:
             self._close(client)

@@ -9,10 +9,12 @@ MOST_HEAD_BYTES = 1_000_000
 MOST_CHUNK_LINE_BYTES = 4096
 BYTES_A_CHUNKED_BYTE = 6
 """What a byte of a body takes where each is a chunk of its own."""
-CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
 EXPECTS_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
-CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+CHUNK_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})")
+BARE_LF = re.compile(rb"(?<!\r)\n")
+"""gunicorn ends no line with it, and refuses it."""
 
 
 class RequestEnd:
@@ -42,13 +44,14 @@ class RequestEnd:
     def _find_head(self, data: bytearray) -> bool:
         found = data.find(b"\r\n\r\n", max(0, self._looked_to - 3))
         if found < 0:
+            is_odd = BARE_LF.search(data, self._looked_to) is not None
+            self.is_hopeless = is_odd or len(data) > MOST_HEAD_BYTES
             self._looked_to = len(data)
-            self.is_hopeless = len(data) > MOST_HEAD_BYTES
             return False
         head = bytes(data[: found + 4])
         self.has_head = True
         self._looked_to = self._body_at = found + 4
-        self.expects_continue = EXPECTS_CONTINUE.search(head) is not None
+        self.expects_continue = b" HTTP/1.1\r\n" in head and EXPECTS_CONTINUE.search(head) is not None
         self._is_chunked = CHUNKED.search(head) is not None
         length = CONTENT_LENGTH.search(head)
         if length is not None and not self._is_chunked:
@@ -63,9 +66,9 @@ class RequestEnd:
                 is_endless = len(data) - self._looked_to >= MOST_CHUNK_LINE_BYTES
                 self.is_hopeless |= size is None or is_endless
                 return None
-            if int(size[0], 16) == 0:  # the last one; an empty line ends what may follow it
+            if int(size[1], 16) == 0:  # the last one; an empty line ends what may follow it
                 found = data.find(b"\r\n\r\n", line_end, line_end + MOST_CHUNK_LINE_BYTES)
                 self.is_hopeless |= found < 0 and len(data) - line_end >= MOST_CHUNK_LINE_BYTES
                 return None if found < 0 else found + 4
-            self._looked_to = line_end + 2 + int(size[0], 16) + 2
+            self._looked_to = line_end + 2 + int(size[1], 16) + 2
         return None

@@ -41,10 +41,11 @@ class PatientWorker(ThreadWorker):
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
         """Answer a request, and read what the answer made needless of it: the next one begins after that."""
-        if isinstance(conn.sock, Connection):
-            req._expected_100_continue = False  # it has been told to go on, for the body is there
-            if conn.sock.is_cut_short:
-                req.force_close()
+        if not isinstance(conn.sock, Connection):
+            return bool(super().handle_request(req, conn))
+        req._expected_100_continue = False  # it has been told to go on, for the body is there
+        if conn.sock.is_cut_short:
+            req.force_close()
         keep_alive = super().handle_request(req, conn)
         return read_away(req.body) and bool(keep_alive)
 

@@ -208,6 +208,34 @@ def test_a_byte_now_and_then_gives_nobody_more_time(
     assert worker.nr_conns == 0
 
 
+def test_a_long_body_has_the_time_that_it_takes(
+    worker: Worker, connect: Connect, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections_clients, "LEAST_BYTES_PER_S", 10)
+    for length, answer in ((b"1000", b"HTTP/1.1 200"), (b"9999", b"HTTP/1.1 413")):  # read, or read away
+        client = connect(POST + length + b"\r\n\r\n")
+        if length == b"9999":
+            worker.answer(answer)
+        for _ in range(100):
+            clock[0] += 1
+            client.sendall(b"x" * 10)
+            worker.run(0.001)
+        if length == b"1000":
+            worker.answer(answer)
+        assert client.recv(100) == answer
+
+
+def test_no_request_follows_one_of_which_gunicorn_wants_more(worker: Worker, connect: Connect) -> None:
+    client = connect(GET + GET)
+    connection = worker.served.pop()
+    assert connection.recv(1000) == GET
+    assert connection.recv(1000) == b""
+    worker.clients.finish(connection, may_go_on=True)
+    worker.run()
+    assert worker.served == []
+    assert has_ended(client)
+
+
 def test_who_says_nothing_is_let_go(worker: Worker, connect: Connect, clock: list[float]) -> None:
     connect()
     clock[0] += NEW_S - 1
@@ -270,6 +298,16 @@ def test_a_worker_that_stops_waits_for_nobody_who_is_silent(
     clock[0] += STOPPING_S
     worker.clients.look_at_the_time()
     assert worker.nr_conns == 0
+
+
+def test_a_worker_that_stops_still_serves_whom_it_told_to_go_on(worker: Worker, connect: Connect) -> None:
+    client = connect(GET)
+    worker.alive = False
+    worker.answer(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n")
+    client.sendall(GET)
+    worker.run()
+    assert worker.answer(may_go_on=False) == GET
+    assert has_ended(client)
 
 
 # Answers

@@ -22,10 +22,12 @@ WHOLE = {
     "no body": GET,
     "a body": POST + b"Content-Length: 11\r\n\r\nhello world",
     "another spelling": POST + b"content-length:\t11 \r\n\r\nhello world",
+    "a length with zeros": POST + b"Content-Length: %030d\r\n\r\nhello world" % 11,
     "an empty body": POST + b"Content-Length: 0\r\n\r\n",
     "chunks": CHUNKED + b"5\r\nhello\r\n1;a=b\r\n \r\n5\r\nworld\r\n0\r\n\r\n",
     "an end inside a chunk": CHUNKED + b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n",
     "no chunk at all": CHUNKED + b"0\r\n\r\n",
+    "a size with zeros": CHUNKED + b"%030x\r\n\r\n\r\n1234567\r\n0\r\n\r\n" % 11,
     "trailers": CHUNKED + b"1\r\nx\r\n0\r\nX-Sum: 7\r\nX-More: 8\r\n\r\n",
 }
 
@@ -52,6 +54,8 @@ def test_gunicorn_finds_the_same_end(request_bytes: bytes) -> None:
 
 
 HOPELESS = {
+    "a line without a carriage return": b"GET / HTTP/1.1\nHost: a\n\n",
+    "another after a whole line": b"GET / HTTP/1.1\r\nHost: a\n\n",
     "an endless head": b"GET / HTTP/1.1\r\nX: " + b"x" * MOST_HEAD_BYTES,
     "a long body": POST + b"Content-Length: 101\r\n\r\n",
     "many chunks": CHUNKED + b"64\r\n" + b"x" * 100 + b"\r\n1F5\r\n",
@@ -64,15 +68,23 @@ HOPELESS = {
 
 @pytest.mark.parametrize("request_bytes", HOPELESS.values(), ids=HOPELESS.keys())
 def test_for_what_is_refused_anyway_nobody_waits(request_bytes: bytes) -> None:
-    end = RequestEnd(100)
-    assert end.look(bytearray(request_bytes)) is None
-    assert end.is_hopeless
+    for pieces in ([request_bytes], [request_bytes[:20], request_bytes[20:]]):
+        end, data = RequestEnd(100), bytearray()
+        for piece in pieces:
+            data += piece
+            assert end.look(data) is None
+        assert end.is_hopeless
 
 
 def test_a_client_that_asks_whether_to_go_on_is_known() -> None:
-    for line, is_asking in ((b"Expect: 100-continue\r\n", True), (b"X-Expect: 100-continue\r\n", False)):
+    old = POST.replace(b"1.1", b"1.0")  # knows no answer before the answer
+    for head, is_asking in (
+        (POST + b"Expect: 100-continue\r\n", True),
+        (POST + b"X-Expect: 100-continue\r\n", False),
+        (old + b"Expect: 100-continue\r\n", False),
+    ):
         end = RequestEnd(100)
-        assert end.look(bytearray(POST + line + b"Content-Length: 5\r\n\r\n")) is None
+        assert end.look(bytearray(head + b"Content-Length: 5\r\n\r\n")) is None
         assert end.expects_continue is is_asking
 
 

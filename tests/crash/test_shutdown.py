@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: gone within 10 s, jobs finished or back in the queue, nothing left behind."""
+"""SIGTERM, Ctrl-C, reloads: gone within 10 s, jobs finished or back in the queue, nothing left behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -122,3 +123,39 @@ def test_a_thread_that_a_body_left_busy_does_not_keep_a_worker_process(tmp_path:
     finally:
         worker.kill()
         worker.wait(10)
+
+
+def test_reloads_fail_no_request_and_leave_no_pipe_open(site: Site) -> None:
+    assert site.process is not None
+    may_end, failures = threading.Event(), []
+
+    def ask() -> None:
+        client = HTTPConnection("127.0.0.1", site.port, timeout=30)
+        try:
+            while not may_end.is_set():
+                client.request("GET", "/up")  # on one connection for as long as it is told to go on
+                assert client.getresponse().read() == b"ok\n"
+        except Exception as error:
+            failures.append(error)
+        client.close()
+
+    def open_pipes() -> int:
+        assert site.process is not None
+        files = Path(f"/proc/{site.process.pid}/fd").glob("*") if sys.platform == "linux" else ()
+        return [os.readlink(file).startswith("pipe:") for file in files if file.is_symlink()].count(True)
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    opened = []
+    for _ in range(3):
+        before = {one["pid"] for one in site.get("/api/queue", as_operator=True)[1]["instances"]}
+        site.process.send_signal(signal.SIGHUP)
+        while before & {one["pid"] for one in site.get("/api/queue", as_operator=True)[1]["instances"]}:
+            assert not failures
+        opened.append(open_pipes())
+    may_end.set()
+    for asker in askers:
+        asker.join()
+    assert failures == []
+    assert len(set(opened)) == 1
