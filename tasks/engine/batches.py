@@ -13,8 +13,8 @@ from typing import Any
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RetryTask
 
 from tasks.engine.careful_log import careful
+from tasks.engine.error_words import words_of
 from tasks.engine.jobs import ClaimedJob
-from tasks.engine.outcome import words_of
 from tasks.engine.times import naive_utc, unix_time
 from tasks.engine.wrapper import let_go
 

@@ -6,8 +6,8 @@ import pickle
 from typing import Any, NamedTuple
 
 from tasks.engine.codec import RemoteError
+from tasks.engine.error_words import MAX_ERROR_CHARS, trace_of, words_of
 from tasks.engine.jobs import ClaimedJob
-from tasks.engine.outcome import MAX_ERROR_CHARS, trace_of, words_of
 
 # Down, to the child
 

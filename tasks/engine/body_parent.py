@@ -18,7 +18,7 @@ from huey.exceptions import HueyException, TaskTimeout
 
 from tasks.engine.body_child import LEFT_TO_THE_PARENT
 from tasks.engine.body_messages import Answer, Call, Changed, Ready, Ring, Start
-from tasks.engine.outcome import words_of
+from tasks.engine.error_words import words_of
 
 START_WITHIN_S = 60.0
 

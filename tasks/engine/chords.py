@@ -11,7 +11,8 @@ from huey.utils import SKIPPED, ChordConfig, Error
 from app.errors import PostroomError
 from tasks.engine import arrivals, jobs
 from tasks.engine.careful_log import careful
-from tasks.engine.outcome import MAX_ERROR_CHARS, Outcome, words_of
+from tasks.engine.error_words import MAX_ERROR_CHARS, words_of
+from tasks.engine.outcome import Outcome
 from tasks.engine.results import moved_key
 
 log = careful("postroom.queue")
@@ -36,9 +37,14 @@ def is_moved(huey: Any, task: Any, value: Any) -> bool:
 
 def leads_to_one(task: Any) -> bool:
     """Say whether a chord waits for a task, or for one that follows it."""
-    while task is not None and task.chord_config is None:
-        task = task.on_complete
-    return task is not None
+    return _place_in_chord(task) is not None
+
+
+def _place_in_chord(step: Any) -> Any:
+    """Return what the first step of a pipeline (a task's, or a message's) that is in a chord says of it."""
+    while step is not None and step.chord_config is None:
+        step = step.on_complete
+    return step and step.chord_config
 
 
 def complete(huey: Any, connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
@@ -72,11 +78,9 @@ def failure_of(job: jobs.ClaimedJob, error: BaseException) -> Error:
 def report_unread(huey: Any, job: jobs.ClaimedJob, error: BaseException) -> None:
     """Tell the chord of a job that no task can be made of, if its message can be read at all."""
     try:
-        message = huey.serializer.deserialize(job.payload)
-        while message is not None and message.chord_config is None:
-            message = message.on_complete
-        if message is not None:
-            *place, callback = message.chord_config
+        config = _place_in_chord(huey.serializer.deserialize(job.payload))
+        if config is not None:
+            *place, callback = config
             chord = ChordConfig(*place, huey._registry.create_task(callback))
             huey._check_chord(chord, failure_of(job, error))
     except Exception:

@@ -15,8 +15,8 @@ from huey.registry import Message
 from huey.utils import SKIPPED, Error
 
 from app.errors import PayloadError
+from tasks.engine.error_words import MAX_ERROR_CHARS, message_of
 
-MAX_MESSAGE_CHARS = 16_384
 PLAIN = (str, bool, type(None))
 MAX_SPELLED_CHARS = 300
 SMALL = 2**63
@@ -185,19 +185,12 @@ def encode(value: Any, path: Path) -> Any:
     if isinstance(value, RemoteError):
         return {"$error": [str(value.type), str(value.message)]}
     if isinstance(value, BaseException):
-        return {"$error": [kind.__name__, _message_of(value)]}
+        return {"$error": [kind.__name__, message_of(value)[:MAX_ERROR_CHARS]]}
     raise _RefusedError(
         f"{_spell(path)} is of type {kind.__module__}.{kind.__qualname__}; jobs carry JSON: str, int, float, "
         "bool, None, list, tuple, dict, bytes, datetime, UUID, Decimal. Pass an id, or a path as str, and look "
         "it up in the task"
     )
-
-
-def _message_of(error: BaseException) -> str:
-    try:
-        return str(error)[:MAX_MESSAGE_CHARS]
-    except Exception as failed:
-        return f"(its message cannot be shown: {type(failed).__name__})"
 
 
 class JsonSerializer:

@@ -21,8 +21,9 @@ from tasks.engine.bell import EndCalls
 from tasks.engine.body_messages import traceback_of
 from tasks.engine.body_processes import OVERDUE_AFTER_S, BodyProcesses, Unstorable
 from tasks.engine.careful_log import careful
+from tasks.engine.error_words import MAX_ERROR_CHARS, trace_of, words_of
 from tasks.engine.here import Here
-from tasks.engine.outcome import ENDED_BY_SIGNAL, MAX_ERROR_CHARS, Outcome, trace_of, words_of
+from tasks.engine.outcome import ENDED_BY_SIGNAL, Outcome
 from tasks.engine.progress import Progress, as_text
 from tasks.engine.times import naive_utc, unix_time
 from tasks.engine.upkeep import Ages

@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import DeadlockError
 from tasks.engine import jobs, overview, queries, shelf, stats
 from tasks.engine.careful_log import careful
-from tasks.engine.outcome import words_of
+from tasks.engine.error_words import words_of
 from tasks.engine.results import Awaited
 from tasks.engine.running import RunningHuey
 from tasks.engine.times import naive_utc
@@ -20,13 +20,13 @@ from tasks.engine.times import naive_utc
 log = careful("postroom.queue")
 
 SIBLING_LOOK_S = 0.025
+"""How often to look for other processes' commits while there are any."""
 ALONE_LOOK_S = 1.0
 
 
 class OperatedHuey(RunningHuey):
     """The side of the queue that its operator uses."""
 
-    has_siblings: bool
     consumer_troubles: Callable[[], list[str]] = staticmethod(list)
     """What ails the consumer of this process, if one runs."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +9,9 @@ from huey import signals
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution, RateLimitExceeded
 
 from tasks.engine.arrivals import NewJob
+from tasks.engine.error_words import MAX_ERROR_CHARS, storable, words_of
 from tasks.engine.jobs import ChordPart, ClaimedJob, Ending
-from tasks.engine.progress import Progress, storable
+from tasks.engine.progress import Progress
 
 ENDED_BY_SIGNAL = {
     signals.SIGNAL_COMPLETE: "done",
@@ -24,31 +24,6 @@ REASONS = {
     signals.SIGNAL_EXPIRED: "Expired: its time to run had passed",
     signals.SIGNAL_CANCELED: "Cancelled: a hook cancelled it before it ran",
 }
-
-
-MAX_ERROR_CHARS = 16_384
-
-
-def message_of(error: BaseException) -> str:
-    """Return what an error says, even if it cannot say it."""
-    try:
-        return "".join(str(error))  # a plain str, whatever its class has made of it
-    except BaseException:
-        return "(it cannot say what it is)"
-
-
-def words_of(error: BaseException) -> str:
-    """Say what an error is, in bounds and in letters that can be stored, even if it cannot say so itself."""
-    return storable(f"{type(error).__name__}: {message_of(error)}"[:MAX_ERROR_CHARS])
-
-
-def trace_of(error: BaseException) -> str:
-    """Say where an error was raised, even if Python cannot write it, or what it followed upon."""
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException:
-        frames = traceback.format_tb(BaseException.__dict__["__traceback__"].__get__(error))
-        return "".join([*frames, words_of(error)])
 
 
 @dataclass(slots=True)
@@ -86,9 +61,9 @@ class Outcome:
         if self.exception is None:
             self.reason = REASONS.get(signal, self.reason)
 
-    def note_exception(self, exception: BaseException, traceback: str) -> None:
+    def note_exception(self, exception: BaseException, trace: str) -> None:
         """Keep what the body raised."""
-        self.exception, self.traceback = exception, storable(traceback[-MAX_ERROR_CHARS:])
+        self.exception, self.traceback = exception, storable(trace[-MAX_ERROR_CHARS:])
         self.reason = words_of(exception)
 
     @property

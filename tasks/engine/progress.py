@@ -13,6 +13,7 @@ from app.database import Database
 from app.errors import InvalidInputError, PostroomError
 from tasks.engine.bell import EndCalls
 from tasks.engine.careful_log import careful
+from tasks.engine.error_words import storable
 from tasks.engine.jobs import ClaimedJob
 
 log = careful("postroom.queue")
@@ -44,11 +45,6 @@ def as_text(done: float, total: float, note: str = "") -> str:
     return json.dumps(
         {"done": min(done, total), "total": total, "note": storable(str(note or "")[:MAX_NOTE_CHARS])}
     )
-
-
-def storable(text: str) -> str:
-    """Replace what SQLite cannot keep as text: halves of surrogate pairs."""
-    return text.encode("utf-8", "replace").decode()
 
 
 class Progress:

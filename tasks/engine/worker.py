@@ -16,7 +16,7 @@ from huey.exceptions import HueyException
 from app.errors import DatabaseBusyError, DatabaseUnusableError
 from tasks.engine import forks, jobs
 from tasks.engine.careful_log import careful
-from tasks.engine.outcome import message_of, words_of
+from tasks.engine.error_words import message_of, words_of
 from tasks.engine.running import Ended
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from huey.api import TaskWrapper
 from huey.exceptions import RETRYING_EXCEPTIONS, CancelExecution
 
 from tasks.engine import results
+from tasks.engine.error_words import message_of
 from tasks.engine.options import check_parameters
-from tasks.engine.outcome import message_of
 from tasks.engine.signatures import make_id
 
 DEFAULT_TIMEOUT_S = 15 * 60
