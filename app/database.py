@@ -255,7 +255,7 @@ class Database:
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             undo.callback(connection.close)
             database_setup.configure(connection, self.synchronous, self.wait_s)
-            writer = Writer(connection, self._beside(".turn"), self.wait_s, self.synchronous)
+            writer = Writer(connection, self._beside(database_damage.TURN), self.wait_s, self.synchronous)
             undo.callback(writer.close)
             with writer.exclusive():
                 was_restored = database_setup.prepare(

@@ -15,17 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from filelock import lock_descriptor, unlock_descriptor
-
 from app.database_setup import BACKUP_AT
 from app.database_words import DAMAGED, is_of
-from app.errors import DatabaseBusyError, DatabaseUnusableError
+from app.errors import DatabaseUnusableError
+from app.writer import turn_among_processes
 
 CHECK_UP_TO_BYTES = 64 * 1024 * 1024
 """Every page of a file up to this size is looked at, in well under a second; of a larger one the first."""
 HARMLESS = re.compile(r"^ok$|^\*\*\*|is never used|^(NULL|NUMERIC|TEXT) value in|^CHECK constraint failed")
 """What SQLite's check names too, though the file works: rows that break a rule, pages that nobody uses."""
-LOOK_S = 0.01
 TURN = ".turn"
 """Ends the name of the file through which processes take turns."""
 RESTORING = ".restoring"
@@ -146,19 +144,10 @@ def _free_name(path: Path, word: str) -> Path:
 
 @contextmanager
 def turn(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold the turn among the processes of a database (see app/writer.py)."""
-    deadline, descriptor = (
-        time.monotonic() + wait_s,
-        os.open(_beside(path, TURN), os.O_RDWR | os.O_CREAT, 0o600),
-    )
+    """Hold the turn among the processes of a database that is not open here."""
+    descriptor = os.open(_beside(path, TURN), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        while not lock_descriptor(descriptor, blocking=False):
-            if time.monotonic() >= deadline:
-                raise DatabaseBusyError(
-                    f"another process of this kit held the database for {wait_s:g} s; stop it, or try again"
-                )
-            time.sleep(LOOK_S)
-        yield
+        with turn_among_processes(descriptor, time.monotonic() + wait_s, wait_s):
+            yield
     finally:
-        unlock_descriptor(descriptor)
         os.close(descriptor)
