@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters but tab and line break; half characters, such as those in a file's name, which UTF-8 lacks."""
 
 
 def printable(text: str) -> str:
-    """Write as escapes control characters, and what UTF-8 cannot say, such as broken halves in a file's name."""
-    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+    """Write as escapes what is no text."""
+    return NOT_TEXT.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def for_terminal(text: str, encoding: str) -> str:

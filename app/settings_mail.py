@@ -13,7 +13,7 @@ from werkzeug.urls import iri_to_uri
 
 from app.errors import SettingError
 
-NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, line breaks and half characters: no header holds them."""
 
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+plain", "resend")
@@ -41,7 +41,9 @@ def parse_sender(mail_from: str) -> Address:
     usable = bool(bracket) == address.endswith(">") and not re.search("[<>]|@.*,", name)
     try:
         on_wire = (
-            _sender_on_wire(address.removesuffix(">")) if usable and not NOT_TEXT.search(mail_from) else None
+            _sender_on_wire(address.removesuffix(">"))
+            if usable and not NOT_ONE_LINE.search(mail_from)
+            else None
         )
     except EmailNotValidError:
         on_wire = None
@@ -88,7 +90,7 @@ def parse_mail_url(text: str) -> MailUrl:
         port = parts.port
         usable = (
             parts.scheme in MAIL_SCHEMES
-            and not NOT_TEXT.search(unquote(text))
+            and not NOT_ONE_LINE.search(unquote(text))
             and "\ufffd" not in unquote(text)  # bytes that are no text
             and re.fullmatch(HOST, iri_to_uri(f"//{place}")[2:].removesuffix(f":{port}")) is not None
             and port != 0

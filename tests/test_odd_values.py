@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 import tasks
 from app.errors import InvalidInputError
 from app.logs import DiscreetFormatter
-from app.plain_text import CONTROLS
+from app.plain_text import NOT_TEXT
 from tasks.engine import commands
 from tasks.example import count_words
 
@@ -104,11 +104,11 @@ def test_pages_and_the_api_show_them(odd: list[str], operator: FlaskClient) -> N
         for path in (f"/jobs/{address}", f"/jobs/{address}/live?seen=x", f"/api/jobs/{address}"):
             answer = operator.get(path)
             assert answer.status_code == 200, (uuid, path)
-            assert not CONTROLS.search(answer.text), (uuid, path)
+            assert not NOT_TEXT.search(answer.text), (uuid, path)
     for path in ("/desk", "/desk?state=done", "/desk?q=%00%1b", "/metrics", "/api/queue"):
         answer = operator.get(path)
         assert answer.status_code == 200, path
-        assert not CONTROLS.search(answer.text), path
+        assert not NOT_TEXT.search(answer.text), path
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
@@ -152,7 +152,7 @@ def test_a_line_of_the_log_stays_one_line_and_commands_no_terminal() -> None:
             {"msg": "found %s", "args": ("\x1b[31m\n2031 ERROR x",), "exc_info": sys.exc_info()}
         )
     text = formatter.format(record)
-    assert not CONTROLS.search(text)
+    assert not NOT_TEXT.search(text)
     assert "found \\u001b[31m\\n2031 ERROR x\n" in text
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jinja2 import DictLoader
 
 from app.mail.message import MailingList, render
-from app.mail.templates import MAX_STYLED_TAGS, EmailTemplateError, one_line
+from app.mail.templates import MAX_STYLED_TAGS, EmailTemplateError, header_line
 from tests.wire import assert_legal, read
 
 LIST = MailingList("genre-mystery", "Mystery at the bookshop", "https://books.test/unsubscribe/" + "t" * 150)
@@ -147,7 +147,7 @@ def test_any_text_reads_the_same_in_subject_text_and_html(app: Flask, text: str)
     })  # fmt: skip
     message = render("note", "cleo@example.com", {"text": text}, mailing_list=LIST)
     assert_legal(message.message)
-    assert str(read(message.message)["Subject"]) == message.subject == one_line(f"News: {text}", 500)
+    assert str(read(message.message)["Subject"]) == message.subject == header_line(f"News: {text}", 500)
     clean = re.sub(r"\r\n?", "\n", re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", " ", text))
     assert body(message.message, "plain") == clean.removesuffix("\n") + "\n"
     found = re.search(r'<b style="color: ?red;?">(.*)</b>', body(message.message, "html"), re.DOTALL)

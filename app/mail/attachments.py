@@ -12,6 +12,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 from app.errors import InvalidInputError
+from app.settings_mail import NOT_ONE_LINE
 
 MAX_NAME_BYTES = 150
 """Of a file's name in UTF-8: with three characters for each it still fits into one line."""
@@ -87,7 +88,7 @@ def _refused(wanted: Attachment, reason: str) -> InvalidInputError:
 
 def _safe_name(name: str) -> str:
     """Return a name that every system can save under, and that does not show as another."""
-    name = re.sub(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\:*?"<>|]', "_", name)
+    name = re.sub(r'[/\\:*?"<>|]', "_", NOT_ONE_LINE.sub("_", name))
     # Marks of writing direction make fdp.exe look like exe.pdf.
     name = re.sub("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", name)
     name = " ".join(name.split()).strip(" .")

@@ -8,7 +8,7 @@ from email.header import Header
 from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from app.settings_mail import NOT_TEXT
+from app.settings_mail import NOT_ONE_LINE
 
 MAX_LINE = 998
 """Octets, without the line's end. Source: RFC 5321 4.5.3.1.6"""
@@ -75,7 +75,7 @@ class _Text(_Line):
 
     @classmethod
     def is_legal(cls, text: str) -> bool:
-        return not NOT_TEXT.search(text)
+        return not NOT_ONE_LINE.search(text)
 
     def written(self) -> str:
         # A word that fills a line would leave the first one empty, which reads as a space too many.

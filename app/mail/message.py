@@ -20,7 +20,7 @@ from app.errors import InvalidInputError
 from app.mail.addresses import Addresses, wire_address, wire_addresses
 from app.mail.attachments import Source, attach
 from app.mail.headers import MAX_LINE, WIRE_POLICY, Named
-from app.mail.templates import one_line, render_html, render_text
+from app.mail.templates import header_line, render_html, render_text
 from app.settings_mail import parse_sender
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
@@ -175,7 +175,7 @@ def _hashed(key: str) -> str:
 def _address_to_list(mail: EmailMessage, mailing_list: MailingList, sender: Address) -> None:
     """Name the list and the way out of it. Source: RFC 2919, RFC 8058"""
     mail["List-Id"] = Named(
-        one_line(mailing_list.title, MAX_TITLE), f"{mailing_list.name}.lists.{sender.domain}"
+        header_line(mailing_list.title, MAX_TITLE), f"{mailing_list.name}.lists.{sender.domain}"
     )
     mail["List-Unsubscribe"] = f"<{mailing_list.unsubscribe_url}>"
     mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"

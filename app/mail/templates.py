@@ -12,6 +12,7 @@ from flask import current_app
 from jinja2 import Environment, StrictUndefined, Template, TemplateNotFound, TemplateSyntaxError, meta
 
 from app.errors import InvalidInputError, PostroomError
+from app.plain_text import NOT_TEXT
 
 MAX_SUBJECT = 500
 """Characters, the rest is cut off: SMTP ends a line at 998. Source: RFC 5321 4.5.3.1.6"""
@@ -39,7 +40,7 @@ def render_text(name: str, values: Mapping[str, Any]) -> tuple[str, str]:
     try:
         assert templates.loader is not None
         first, body = _compile(templates, templates.loader.get_source(templates, name)[0])
-        subject, text = one_line(first.render(values), MAX_SUBJECT), _clean(body.render(values))
+        subject, text = header_line(first.render(values), MAX_SUBJECT), _clean(body.render(values))
     except TemplateNotFound as error:
         raise EmailTemplateError(
             f"app/templates/{error.name} does not exist. Write it: the subject in the first line, an empty "
@@ -120,7 +121,7 @@ def _names_in(templates: Environment, source: str) -> tuple[set[str], tuple[str 
     return meta.find_undeclared_variables(tree), tuple(meta.find_referenced_templates(tree))
 
 
-def one_line(text: str, most: int) -> str:
+def header_line(text: str, most: int) -> str:
     """Put a text on one line of at most so many characters."""
     line = " ".join(_clean(text).split())
     return line if len(line) <= most else line[: most - 1] + "…"
@@ -195,5 +196,4 @@ def _compile(templates: Environment, source: str) -> tuple[Template, Template]:
 
 
 def _clean(text: str) -> str:
-    """Turn what no mail may hold (control characters but tab and line break, half characters) into spaces."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", " ", text)
+    return NOT_TEXT.sub(" ", text)  # no mail may hold it
