@@ -44,6 +44,16 @@ class Migrations:
 
         return add
 
+    def add_statements(self, name: str, statements: Sequence[str]) -> None:
+        """Add a last step that executes these statements."""
+
+        def execute(tables: sqlite_utils.Database) -> None:
+            for statement in statements:
+                tables.execute(statement)
+
+        execute.__name__ = name
+        self()(execute)
+
     def of_sqlite_utils(self) -> sqlite_utils.Migrations:
         """Return the set that can be applied."""
         import sqlite_utils

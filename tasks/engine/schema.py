@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.database_setup import Migrations, adopt
-from tasks.engine.schema_changes import (
-    CHORDS_THAT_COUNT,
-    FEWER_ATTEMPTS,
-    KEYS_WITH_AN_END,
-    PLACES,
-    REDRIVEN_AT,
-    TASKS_OF_INSTANCES,
-)
+from tasks.engine.schema_changes import CHANGES
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Tables
@@ -241,49 +234,5 @@ def create_queue(tables: Tables) -> None:
         tables.execute(statement)
 
 
-@migrations()
-def give_places(tables: Tables) -> None:
-    """Give a job that comes back into the line a place of its own."""
-    for statement in PLACES:
-        tables.execute(statement)
-
-
-@migrations()
-def know_what_has_not_begun(tables: Tables) -> None:
-    """Tell a job whose body runs from one whose process still starts: a death then is not the body's."""
-    tables.execute("ALTER TABLE postroom_jobs ADD COLUMN starting INTEGER NOT NULL DEFAULT 0")
-
-
-@migrations()
-def bound_history(tables: Tables) -> None:
-    """Keep the last attempts of a job only."""
-    for statement in FEWER_ATTEMPTS:
-        tables.execute(statement)
-
-
-@migrations()
-def end_keys(tables: Tables) -> None:
-    """Give what is kept by key an end."""
-    for statement in KEYS_WITH_AN_END:
-        tables.execute(statement)
-
-
-@migrations()
-def count_chord_parts(tables: Tables) -> None:
-    """Keep a chord's values until it fires, and no more of them than can be used."""
-    for statement in CHORDS_THAT_COUNT:
-        tables.execute(statement)
-
-
-@migrations()
-def restart_expiries(tables: Tables) -> None:
-    """Keep when a job was redriven."""
-    for statement in REDRIVEN_AT:
-        tables.execute(statement)
-
-
-@migrations()
-def keep_tasks_of_instances(tables: Tables) -> None:
-    """Keep which process has which tasks."""
-    for statement in TASKS_OF_INSTANCES:
-        tables.execute(statement)
+for _name, _statements in CHANGES.items():
+    migrations.add_statements(_name, _statements)

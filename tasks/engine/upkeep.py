@@ -52,32 +52,15 @@ def prune(connection: sqlite3.Connection, ages: Ages, now: float, latest: float 
             " AND finished_at >= ? AND finished_at < ? AND result IS NOT NULL LIMIT ?)",
             (now - ages.done_s, now - ages.result_s, BATCH_ROWS),
         ).rowcount
-    for sql, moment in (
-        (
-            "DELETE FROM postroom_huey_data WHERE key IN"
-            " (SELECT key FROM postroom_huey_data WHERE expires_at < ?"
-            f" AND NOT EXISTS ({REVOKED_AND_LIVE}) LIMIT ?)",
-            now,
-        ),
-        (
-            "DELETE FROM postroom_huey_counters WHERE key IN"
-            " (SELECT key FROM postroom_huey_counters WHERE expires_at < ? LIMIT ?)",
-            now,
-        ),
-        (
-            "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE fired_at < ? LIMIT ?)",
-            now - FIRED_CHORD_TTL_S,
-        ),
-        (
-            "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE created_at < ? LIMIT ?)",
-            now - LOST_CHORD_TTL_S,
-        ),
-        (
-            "DELETE FROM postroom_pauses WHERE task IN"
-            " (SELECT task FROM postroom_pauses WHERE until_at < ? LIMIT ?)",
-            now,
-        ),
+    for table, key, is_old, moment in (
+        ("huey_data", "key", f"expires_at < ? AND NOT EXISTS ({REVOKED_AND_LIVE})", now),
+        ("huey_counters", "key", "expires_at < ?", now),
+        ("chords", "id", "fired_at < ?", now - FIRED_CHORD_TTL_S),
+        ("chords", "id", "created_at < ?", now - LOST_CHORD_TTL_S),
+        ("pauses", "task", "until_at < ?", now),
     ):
+        sql = f"SELECT {key} FROM postroom_{table} WHERE {is_old} LIMIT ?"
+        sql = f"DELETE FROM postroom_{table} WHERE {key} IN ({sql})"
         gone += connection.execute(sql, (moment, BATCH_ROWS)).rowcount
     gone += connection.execute(
         "DELETE FROM postroom_chords WHERE id IN (SELECT id FROM postroom_chords WHERE fired_at < ?"
