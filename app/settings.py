@@ -14,12 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from app.errors import SettingError
 from app.known_hosts import find_host
-from app.settings_checks import check_secrets, host_names
+from app.settings_checks import HOST_NAME, check_secrets, host_names
 from app.settings_mail import parse_mail_url, parse_public_url, parse_sender
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")
-HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 LEAST_SECRET = 5
 """Characters: a shorter word may be part of any other."""
 
@@ -61,7 +60,7 @@ def _host(variable: str, text: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        if not HOST_NAME.fullmatch(host):
+        if not re.fullmatch(HOST_NAME, host):
             expected = "an address without a port (that is PORT), such as 0.0.0.0, 127.0.0.1 or ::"
             raise SettingError(variable, text, expected) from None
     return host
@@ -77,18 +76,14 @@ def _delays(variable: str, text: str) -> tuple[float, ...]:
     return delays
 
 
-def _mail_url(_variable: str, text: str) -> str:
-    parse_mail_url(text)
-    return text
+def _checked(read: Callable[[str], Any]) -> Callable[[str, str], str]:
+    """Keep a text that can be read, as it is."""
 
+    def parse(_variable: str, text: str) -> str:
+        read(text)
+        return text
 
-def _sender(_variable: str, text: str) -> str:
-    parse_sender(text)
-    return text
-
-
-def _public_url(_variable: str, text: str) -> str:
-    return parse_public_url(text)
+    return parse
 
 
 def _path(variable: str, text: str) -> Path:
@@ -113,9 +108,11 @@ class Settings:
         "APP_ENV", _one_of("development", "production"), "development", "", "development or production"
     )
     data_dir: Path = _setting("DATA_DIR", _path, None, "", "folder of the database, made if absent")
-    mail_url: str = _setting("MAIL_URL", _mail_url, "", "", "where mail goes; unset: the built-in inbox")
+    mail_url: str = _setting(
+        "MAIL_URL", _checked(parse_mail_url), "", "", "where mail goes; unset: the built-in inbox"
+    )
     mail_from: str = _setting(
-        "MAIL_FROM", _sender, "Postroom <postroom@localhost>", "", "sender of every mail"
+        "MAIL_FROM", _checked(parse_sender), "Postroom <postroom@localhost>", "", "sender of every mail"
     )
     mail_per_minute: int = _setting(
         "MAIL_PER_MINUTE",
@@ -145,7 +142,9 @@ class Settings:
         "seconds",
         "how long a subscription may be confirmed",
     )
-    public_url: str = _setting("PUBLIC_URL", _public_url, "", "", "the site's address in links of mails")
+    public_url: str = _setting(
+        "PUBLIC_URL", lambda _, text: parse_public_url(text), "", "", "the site's address in links of mails"
+    )
     trusted_hosts: tuple[str, ...] = _setting(
         "TRUSTED_HOSTS", host_names, (), "",
         "names the site answers to beside localhost, IP addresses, PUBLIC_URL's and the host's own; .example.com: "

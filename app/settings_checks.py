@@ -12,6 +12,8 @@ from app.errors import SettingError
 LEAST_SECRET_CHARS = 16
 """In production: the world may try all shorter ones."""
 
+HOST_NAME = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+
 LOOKS_LIKE = 0.82
 """From what likeness on (1: the same) a variable is taken for one of ours with a mistake in it."""
 
@@ -22,7 +24,7 @@ def host_names(variable: str, text: str) -> tuple[str, ...]:
     Raises: SettingError.
     """
     names = tuple(name.strip().lower() for name in text.split(","))
-    if not all(re.fullmatch(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) for name in names):
+    if not all(re.fullmatch(rf"\*|\.?{HOST_NAME}", name) for name in names):
         raise SettingError(variable, text, "names separated by commas, such as www.example.com,.example.org")
     return names
 

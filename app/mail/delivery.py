@@ -18,7 +18,7 @@ from app.errors import DatabaseBusyError, DatabaseUnusableError
 from app.mail import history, lanes, ledger, refusals, suppressions
 from app.mail.ledger import Email, Requeued
 from app.mail.message import with_sender
-from app.mail.replies import MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.replies import BEFORE_MAIL, MailError, NotSentError, Reply, UnknownOutcomeError, Verdict
 from app.mail.transports import Transport, transport
 from app.settings import Settings
 
@@ -33,9 +33,6 @@ MAX_UNKNOWN_TRIES = 3
 
 SPREAD = 0.2
 """Each wait is longer or shorter by up to this part of it, so that mails refused together come back apart."""
-
-BEFORE_THE_MAIL = ("connect", "ehlo", "tls", "auth")
-"""Stages at which nothing of the mail itself can be what the server dislikes."""
 
 log = logging.getLogger("postroom.mail")
 
@@ -184,7 +181,7 @@ def _close_lane(
     """Let all mail wait, this one behind the others where it may be to blame; raise LaneClosedError."""
     ledger.requeue(email.id, error.reply, email.began_at, "lane")
     stage, code = error.reply.stage, error.reply.code
-    early = stage in BEFORE_THE_MAIL or (stage == "http" and error.verdict is Verdict.LANE)
+    early = stage in BEFORE_MAIL or (stage == "http" and error.verdict is Verdict.LANE)
     # Who took MAIL is up: it may be this mail that it hangs up on, and the others must not wait for long.
     most = 2 if not early and stage != "mail" and code in (None, 421) else None
     pause_s = lanes.note_fault(way.name, error.reply, settings.mail_pause_delays_s[:most])

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 from app.clock import clock
 from app.database import database
-from app.mail.replies import Reply
+from app.mail.replies import MAX_RETRY_AFTER_S, Reply
 
 NEARLY = 1e-6
 """A token that lacks so little is one: a wait too short for the clock to move would never end."""
-
-MAX_PAUSE_S = 24 * 3600.0
-"""However long a server asks us to wait."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def note_fault(name: str, reply: Reply, delays_s: Sequence[float], now: float | 
             return left_s
         delay_s = delays_s[min(row["faults"], len(delays_s) - 1)]
         if reply.retry_after_s is not None:
-            delay_s = min(max(delay_s, reply.retry_after_s), MAX_PAUSE_S)
+            delay_s = min(max(delay_s, reply.retry_after_s), MAX_RETRY_AFTER_S)
         connection.execute(
             "UPDATE postroom_mail_lanes SET faults = faults + 1, paused_at = ?, paused_until = ?, reason = ?"
             " WHERE name = ?",

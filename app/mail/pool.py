@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from app.mail.replies import NotSentError, Reply, Verdict
+from app.mail.replies import BEFORE_MAIL, NotSentError, Reply, Verdict
 from app.mail.smtp import Conversation
 
 MAX_CONNECTIONS = 2  # Exchange Online allows 3
@@ -16,8 +16,6 @@ MAX_OFFERS = 50  # the least that a provider states as its limit for one connect
 PROBE_AFTER_S = 5.0  # some servers hang up after 10
 CLOSE_AFTER_S = 60.0
 SMALLER_FOR_S = 3600.0
-BEFORE_MAIL = ("connect", "ehlo", "tls", "auth")
-"""Stages at which whatever a server dislikes may be one connection more."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from app.errors import PostroomError
 
 MAX_WORDS = 500
 MAX_RETRY_AFTER_S = 24 * 3600.0
+"""However long a server asks us to wait."""
+BEFORE_MAIL = ("connect", "ehlo", "tls", "auth")
+"""Stages at which a server knows nothing of the mail yet: it dislikes us, or one connection more."""
 ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 WISH = re.compile(
     r"\b(?:again|retry|back|wait|deferred|delayed|greylisted)\b\D{0,40}?"

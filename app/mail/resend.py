@@ -28,7 +28,7 @@ from typing import Any
 from app.mail.handover import hand_over
 from app.mail.ledger import Email
 from app.mail.reaching import left_s, reach
-from app.mail.replies import NotSentError, Reply, UnknownOutcomeError, Verdict
+from app.mail.replies import MAX_RETRY_AFTER_S, NotSentError, Reply, UnknownOutcomeError, Verdict
 from app.settings_mail import parse_mail_url, parse_sender
 
 CONNECT_S = 10.0
@@ -39,7 +39,6 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_WORDS = 300
 QUOTA_PAUSE_S = 3600.0
 """Resend does not say when a new day or month of its quota begins; one try an hour finds out."""
-MAX_PAUSE_S = 24 * 3600.0
 OWN_FIELD = re.compile(r"(?i)from|to|cc|reply-to|subject|date|mime-version|content-.*")
 """Headers that have a field of their own in the request, or that Resend writes itself."""
 
@@ -232,7 +231,7 @@ def retry_after_s(text: str | None, now: datetime) -> float | None:
         wait_s = float(text) if text.isdecimal() else (parsedate_to_datetime(text) - now).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(wait_s, 0.0), MAX_PAUSE_S)
+    return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
 
 
 def request_body(email: Email, sender: str) -> bytes:

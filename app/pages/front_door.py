@@ -149,7 +149,7 @@ def token_is_right(token: str) -> bool:
 
 def bearer() -> str | None:
     """Return the token of `Authorization: Bearer`, if the request has one."""
-    # Not request.authorization: it raises for bytes of other kinds that are not UTF-8.
+    # Not request.authorization: it takes a token with = in it for parameters.
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() or None if kind.lower() == "bearer" else None
 

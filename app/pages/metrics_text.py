@@ -96,9 +96,9 @@ def _of_last_hour(stats: dict[str, Any]) -> Iterator[Metric]:
     yield _seconds("postroom_task_run_max_seconds", "Longest run of the last 60 minutes", seen, "run_ms_max")
 
 
-def _of_mail(counts: dict[str, int], lanes: Iterable[Lane], now: float) -> Iterator[Metric]:
+def _of_mail(counts: dict[str, int], known: Iterable[Lane], now: float) -> Iterator[Metric]:
     yield _by_label("postroom_emails", "Mails in the ledger", "state", counts)
-    left_s = {lane.name: lane.left_s(now) for lane in lanes}
+    left_s = {lane.name: lane.left_s(now) for lane in known}
     yield _by_label("postroom_mail_lane_pause_seconds", "How much longer a mail lane pauses", "lane", left_s)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -71,8 +70,6 @@ def own_names(settings: Settings) -> list[str]:
     """Return the names the site answers to; one that begins with a dot stands for all below it, * for all."""
     machine, public = socket.gethostname().lower(), urlsplit(settings.public_url).hostname or ""
     short = machine.partition(".")[0]  # a Mac in many a network is told mac.lan, and calls itself mac.local
-    with suppress(UnicodeError):
-        public = public.encode("idna").decode()
     return ["localhost", ".localhost", machine, short, f"{short}.local", public, *settings.trusted_hosts]
 
 

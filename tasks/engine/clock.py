@@ -16,6 +16,7 @@ from huey.consumer import BaseProcess
 from tasks.engine import announcing, cron, jobs, queries, upkeep
 from tasks.engine.careful_log import careful
 from tasks.engine.instances import file_lock, try_lock
+from tasks.engine.operating import SIBLING_LOOK_S
 
 if TYPE_CHECKING:
     from tasks.engine.consumer import EmbeddedConsumer
@@ -24,8 +25,6 @@ log = careful("postroom.clock")
 
 LOOK_S = 1.0
 """How often to look for other processes, dead ones and a free clock."""
-SIBLING_LOOK_S = 0.025
-"""How often to look for other processes' commits while there are any."""
 LATE_S = 2.0
 """What is undone for so long after its time is done by instances that do not hold the clock, too."""
 UPKEEP_S = 60.0

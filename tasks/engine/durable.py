@@ -163,7 +163,6 @@ class DurableHuey(OperatedHuey):
         if self._immediate:
             return self._enqueue_immediately(task)
         new_job = self._new_job(task)
-        outcome = self._notes()
         if outcome is not None:
             outcome.follow_ups.append(new_job)
             outcome.announced.append(task)
