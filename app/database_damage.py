@@ -18,7 +18,7 @@ from pathlib import Path
 from app.database_setup import BACKUP_AT
 from app.database_words import DAMAGED, is_of
 from app.errors import DatabaseUnusableError
-from app.writer import turn_among_processes
+from app.writer_line import turn_among_processes
 
 CHECK_UP_TO_BYTES = 64 * 1024 * 1024
 """Every page of a file up to this size is looked at, in well under a second; of a larger one the first."""

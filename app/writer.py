@@ -15,38 +15,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import lock_descriptor, unlock_descriptor
-
-from app.errors import DatabaseBusyError, DatabaseUnusableError
-from app.writer_line import Line, Ticket, Work
+from app.errors import DatabaseUnusableError
+from app.writer_line import Line, Ticket, Work, pause, turn_among_processes
 
 MAX_GROUP = 256
 COLLECT_EVERY_S = 1.0
 LEFT_OPEN_S = 0.05
-RETRY_S = 0.001
-"""A constant short retry is fair among processes; SQLite's own growing one lets late comers win."""
-
-
-@contextmanager
-def turn_among_processes(descriptor: int, deadline: float, wait_s: float) -> Iterator[None]:
-    """Hold the lock of a file of turns, which a fork does not take along.
-
-    Raises: DatabaseBusyError when another process held it until the deadline, for `wait_s` that is.
-    """
-    pid = os.getpid()
-    while not lock_descriptor(descriptor, blocking=False):
-        _pause(deadline, wait_s, "another process of this kit")
-    try:
-        yield
-    finally:
-        if os.getpid() == pid:
-            unlock_descriptor(descriptor)
-
-
-def _pause(deadline: float, wait_s: float, who: str) -> None:
-    if time.monotonic() >= deadline:
-        raise DatabaseBusyError(f"{who} held the database for {wait_s:g} s; stop it, or try again")
-    time.sleep(RETRY_S)
 
 
 class Writer:
@@ -237,7 +211,7 @@ class Writer:
                 # again, for collect() does nothing while another thread collects.
                 gc.collect()
                 collect_at = time.monotonic() + COLLECT_EVERY_S
-            _pause(deadline, self.wait_s, "another program (or a connection of a task's own)")
+            pause(deadline, self.wait_s, "another program (or a connection of a task's own)")
 
     def _set_durable(self, durable: bool) -> None:
         if durable != self._durable:

@@ -1,17 +1,25 @@
-"""The line of those who want to write: whose turn it is among the threads of this process."""
+"""The line of those who want to write: whose turn it is among the threads of this process, and among processes."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any
+
+from filelock import lock_descriptor, unlock_descriptor
 
 from app.errors import DatabaseBusyError
 
 Work = Callable[[sqlite3.Connection], Any]
+
+RETRY_S = 0.001
+"""A constant short retry is fair among processes; SQLite's own growing one lets late comers win."""
 
 
 class Ticket:
@@ -120,3 +128,29 @@ class Line:
                 return False
             self._waiting.remove(ticket)
             return True
+
+
+@contextmanager
+def turn_among_processes(descriptor: int, deadline: float, wait_s: float) -> Iterator[None]:
+    """Hold the lock of a file of turns, which a fork does not take along.
+
+    Raises: DatabaseBusyError when another process held it until the deadline, for `wait_s` that is.
+    """
+    pid = os.getpid()
+    while not lock_descriptor(descriptor, blocking=False):
+        pause(deadline, wait_s, "another process of this kit")
+    try:
+        yield
+    finally:
+        if os.getpid() == pid:
+            unlock_descriptor(descriptor)
+
+
+def pause(deadline: float, wait_s: float, who: str) -> None:
+    """Wait a moment for somebody else.
+
+    Raises: DatabaseBusyError once the deadline is over.
+    """
+    if time.monotonic() >= deadline:
+        raise DatabaseBusyError(f"{who} held the database for {wait_s:g} s; stop it, or try again")
+    time.sleep(RETRY_S)
