@@ -235,6 +235,17 @@ def test_a_death_before_the_body_has_begun_counts_for_nobody(
         assert queue.attempts()[0] == (1, "stopped", "its process died before its body had begun")
 
 
+def test_what_could_not_begin_may_begin_at_the_next_try(queue: Queue) -> None:
+    queue.insert("a")
+    queue.join("i1")
+    job = queue.claim_one()
+    queue.set_starting(job, True)
+    queue.finish(job, Ending("ready", error="no process could be started"))
+    queue.claim_one()
+    queue.free()
+    assert queue.row("a")["deaths"] == 1
+
+
 def test_stops_are_never_counted_as_deaths(queue: Queue) -> None:
     queue.insert("a")
     for _ in range(10):

@@ -211,10 +211,12 @@ def test_data_that_cannot_follow_its_job_does_not_keep_it_from_ending(
     rig: Rig, consumer: EmbeddedConsumer, sql: str
 ) -> None:
     def follow(connection: sqlite3.Connection, *_: Any) -> None:
+        connection.execute("INSERT INTO postroom_pauses VALUES ('half', 'of it', NULL)")
         connection.execute(sql)
 
     result = rig.huey.task(name="bad", if_not_done=follow)(lambda: 1 / 0)()
     until(lambda: rig.row(result.id)["state"] == "failed", "its end")
+    assert rig.rows("SELECT * FROM postroom_pauses") == [], "all that follows is kept, or nothing"
 
 
 @pytest.mark.parametrize("name", ["run", "finish"])

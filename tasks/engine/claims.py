@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tasks.engine.jobs import CLAIMED, ClaimedJob
+from tasks.engine.jobs import ANY_FLAG, CLAIMED, ClaimedJob
 from tasks.engine.schema_changes import IN_TURN
 
 Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
@@ -28,12 +28,12 @@ SELECT id FROM postroom_jobs WHERE id IN (
 
 # One look says that nothing keeps any job from being claimed, as it mostly is: each statement more that the writer
 # executes is another moment at which it can lose the interpreter's lock to the threads that run bodies.
-LOOK = """
+LOOK = f"""
 SELECT EXISTS (SELECT 1 FROM postroom_pauses WHERE until_at IS NULL OR until_at > ?)
     OR EXISTS (SELECT 1 FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running'))
-    OR EXISTS (SELECT 1 FROM postroom_task_counts WHERE running > 0 AND task IN ({limited})),
+    OR EXISTS (SELECT 1 FROM postroom_task_counts WHERE running > 0 AND task IN ({{limited}})),
     EXISTS (SELECT 1 FROM postroom_task_counts WHERE ready > 0),
-    EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')
+    {ANY_FLAG}
 """
 
 PAUSED = "SELECT task, NULL FROM postroom_pauses WHERE until_at IS NULL OR until_at > ?"
@@ -135,7 +135,8 @@ def _take(
 ) -> list[ClaimedJob]:
     rows = connection.execute(
         "UPDATE postroom_jobs SET state = 'running', claim = claim + 1, attempt = attempt + 1,"
-        f" instance = ?, worker = ?, started_at = ?, run_ms = NULL WHERE id IN ({chosen}) RETURNING {CLAIMED}",
+        " instance = ?, worker = ?, started_at = ?, starting = 0, run_ms = NULL"
+        f" WHERE id IN ({chosen}) RETURNING {CLAIMED}",
         (instance, worker, now, *parameters),
     ).fetchall()
     return [ClaimedJob(*row) for row in sorted(rows, key=lambda row: row["id"])]

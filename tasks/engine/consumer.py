@@ -70,12 +70,12 @@ class EmbeddedConsumer(Consumer):
         """Join the instances and run jobs: at once with `always`, else when the folder's place is free."""
         self.huey.end_calls.open()
         self.huey.heed_the_file()
-        self.huey.consumer_troubles, self.huey.consumer_pid = self.troubles, os.getpid()
         self.instance.join(0, self.huey.own_task_names())
         self.huey.lock_owner, self.huey.consumes_since = self.instance.id, self.huey.now()
         if self.instance.sweep():
             log.warning("Jobs of a process that is gone are ready again")
         self.huey.has_siblings = bool(self.instance.others())
+        self.huey.consumer_troubles, self.huey.consumer_pid = self.troubles, os.getpid()
         # Made here and not before: the app may be made before the fork, and no lock goes through one.
         self._place = None if always else file_lock(self.huey.database.path.parent / "consumer.lock")
         self._take_place()

@@ -30,10 +30,11 @@ from tasks.engine.schema import RUN_MS_MOST
 MAX_DEATHS = 3
 ENDED = ("done", "failed", "cancelled")
 LIVE = ("scheduled", "ready", "running")
+ANY_FLAG = "EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')"
+"""Whether there is any revoke flag: their keys begin with r: or rt:."""
 CLAIMED = (
     "id, uuid, task, payload, attempt, deaths, waits, retries, retry_delay, timeout_s, alone, claim, started_at,"
-    # r: and rt: are revoke flags
-    " enqueued_at, redriven_at, ready_at, EXISTS (SELECT 1 FROM postroom_huey_data WHERE key >= 'r' AND key < 's')"
+    f" enqueued_at, redriven_at, ready_at, {ANY_FLAG}"
 )
 """The columns of a ClaimedJob, in its order."""
 

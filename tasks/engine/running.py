@@ -16,8 +16,9 @@ from tasks.engine import announcing, chords, claims, forks, jobs, revoking, shel
 from tasks.engine.batches import Batch
 from tasks.engine.bell import Bell, ReadyBell
 from tasks.engine.careful_log import careful
+from tasks.engine.error_words import words_of
 from tasks.engine.noting import NotingHuey
-from tasks.engine.outcome import Outcome, words_of
+from tasks.engine.outcome import Outcome
 from tasks.engine.times import naive_utc
 
 log = careful("postroom.queue")
@@ -213,13 +214,16 @@ class RunningHuey(NotingHuey):
         if_not_done = getattr(self._registry._registry.get(task), "if_not_done", None)
         if if_not_done is None:
             return
+        connection.execute("SAVEPOINT owner")
         try:
             if_not_done(connection, uuid, state, reason)
         except BaseException as error:
             said = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if isinstance(error, sqlite3.OperationalError) and said != sqlite3.SQLITE_ERROR:
                 raise  # the file cannot be written: the whole end is tried again
+            connection.execute("ROLLBACK TO owner")
             log.exception("Job %s ends as %s, but what it is about could not follow", uuid, state)
+        connection.execute("RELEASE owner")
 
     def cancel_waiting(self, connection: sqlite3.Connection, uuid: str, now: float) -> bool:
         """Cancel a job that waits; its chord goes on without it, as it does without a revoked one."""
