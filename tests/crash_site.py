@@ -24,7 +24,7 @@ from sqlite_utils import Database as Tables
 
 import tasks
 from app.database import database
-from tasks.engine import arrivals, jobs, running, upkeep
+from tasks.engine import arrivals, cron, jobs, running, upkeep
 from tasks.engine import clock as clock_module
 from tests.site_under_test import app, note
 
@@ -67,7 +67,7 @@ hook(tasks.huey, "finish", after="after the finish's commit")
 hook(running.jobs, "finish", after="before the finish commits")
 hook(arrivals, "_insert_fresh", after="inside a group's enqueue")
 hook(jobs, "add_chord_part", after="at a chord's last member", when=lambda values: values is not None)
-hook(jobs, "add_cron_run", after="between cron's row and its job")
+hook(cron, "add_cron_run", after="between cron's row and its job")
 hook(upkeep, "prune", after="during upkeep", when=lambda gone: gone > 0)
 
 if "UPKEEP_S" in os.environ:

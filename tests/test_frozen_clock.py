@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from huey import crontab
 
-from tasks.engine import jobs
+from tasks.engine import cron
 from tasks.engine.clock import LATE_S
 from tasks.engine.instances import file_lock
 from tests.engine_child import child, make_rig, notes
@@ -71,7 +71,7 @@ def test_a_minute_that_nobody_fired_is_fired_by_who_does_not_hold_the_clock(rig:
 
 def test_a_process_that_thaws_fires_no_minute_before_the_last_one(rig: Rig) -> None:
     def note(minute: int, present: int) -> bool:
-        return rig.database.write(lambda connection: jobs.add_cron_run(connection, "a", minute, present))
+        return rig.database.write(lambda connection: cron.add_cron_run(connection, "a", minute, present))
 
     assert note(10, 10)
     assert not note(7, 10), "another has fired for the missed minutes"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine import claims, jobs, queries
+from tasks.engine import claims, cron, queries
 from tasks.engine.jobs import ChordPart, Ending
 from tests.engine_rig import Threads
 from tests.queue_rig import NOW, Queue, count_anew
@@ -57,7 +57,7 @@ def test_a_chord_of_a_thousand_fires_once_when_its_members_race(queue: Queue) ->
 
 def test_a_minute_of_a_periodic_task_is_noted_once(queue: Queue) -> None:
     def note(task: str, minute: int) -> bool:
-        return queue.database.write(lambda connection: jobs.add_cron_run(connection, task, minute))
+        return queue.database.write(lambda connection: cron.add_cron_run(connection, task, minute))
 
     asked = [("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)]
     assert [note(*pair) for pair in asked] == [True, False, True, True, False]
@@ -65,7 +65,7 @@ def test_a_minute_of_a_periodic_task_is_noted_once(queue: Queue) -> None:
 
 def test_minutes_long_past_are_forgotten(queue: Queue) -> None:
     for minute in (0, 7 * 24 * 60, 7 * 24 * 60 + 1):
-        queue.database.write(lambda connection, minute=minute: jobs.add_cron_run(connection, "a", minute))
+        queue.database.write(lambda connection, minute=minute: cron.add_cron_run(connection, "a", minute))
     assert queue.all("SELECT minute FROM postroom_cron_runs ORDER BY minute") == [(10080,), (10081,)]
 
 

@@ -30,8 +30,13 @@ def _unknown() -> list[str]:
     count = by_hand.counts(["unknown"])["unknown"]
     if not count:
         return []
-    mails = "1 mail" if count == 1 else f"{count} mails"
-    return [f"{mails} may or may not have been sent; the operator decides, at /api/emails?state=unknown."]
+    return [
+        f"{_mails(count)} may or may not have been sent; the operator decides, at /api/emails?state=unknown."
+    ]
+
+
+def _mails(count: int) -> str:
+    return "1 mail" if count == 1 else f"{count} mails"
 
 
 def _refused(now: float) -> list[str]:
@@ -40,5 +45,4 @@ def _refused(now: float) -> list[str]:
     count = database.read(sql, (yesterday,))[0][0]
     if not count:
         return []
-    mails = "1 mail" if count == 1 else f"{count} mails"
-    return [f"{mails} could not be sent in the last 24 hours; see /api/emails?state=failed."]
+    return [f"{_mails(count)} could not be sent in the last 24 hours; see /api/emails?state=failed."]

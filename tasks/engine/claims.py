@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tasks.engine.jobs import ANY_FLAG, CLAIMED, ClaimedJob
+from tasks.engine.queries import SUSPECT
 from tasks.engine.schema_changes import IN_TURN
 
 Select = Callable[[str, Sequence[Any]], Iterable[sqlite3.Row]]
@@ -146,8 +147,7 @@ def _must_wait_for_suspect(
     connection: sqlite3.Connection, instance: str, chosen: str, barred: Sequence[str]
 ) -> bool:
     """Say whether a suspect runs in this instance, or is the chosen one and others still run."""
-    suspects = "FROM postroom_jobs WHERE deaths >= 2 AND state IN ('ready', 'running')"
-    if connection.execute(f"SELECT 1 {suspects} LIMIT 1").fetchone() is None:
+    if connection.execute(SUSPECT).fetchone() is None:
         return False
     running = "FROM postroom_jobs WHERE state = 'running' AND instance = ?"
     if connection.execute(f"SELECT 1 {running} AND deaths >= 2", (instance,)).fetchone():

@@ -6,6 +6,7 @@ Minutes are counted since 1970, in UTC, as the `crontab` of a task is.
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 from typing import Any
 
 from huey import crontab
@@ -28,6 +29,23 @@ def next_due(task: Any, minute: int) -> int | None:
     """Return the first minute after `minute` the task fires at; None when it is over a month away."""
     ahead = range(minute + 1, minute + LOOK_AHEAD_MINUTES)
     return next((m for m in ahead if task.validate_datetime(_as_datetime(m))), None)
+
+
+def add_cron_run(connection: sqlite3.Connection, task: str, minute: int, present: int | None = None) -> bool:
+    """Note that a periodic task fires for a minute; False when it has fired for it, or for a later one, already.
+
+    Later minutes count up to the present one: those beyond were noted while the clock was ahead.
+    """
+    later = "SELECT 1 FROM postroom_cron_runs WHERE task = ? AND minute > ? AND minute <= ?"
+    if connection.execute(later, (task, minute, minute if present is None else present)).fetchone():
+        return False  # another process did it while this one was frozen
+    sql = "INSERT OR IGNORE INTO postroom_cron_runs VALUES (?, ?)"
+    if connection.execute(sql, (task, minute)).rowcount == 0:
+        return False
+    connection.execute(
+        "DELETE FROM postroom_cron_runs WHERE task = ? AND minute < ?", (task, minute - 7 * 24 * 60)
+    )
+    return True
 
 
 class NextFires:

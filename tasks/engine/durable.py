@@ -15,15 +15,15 @@ from app.clock import clock
 from app.database import Database
 from app.database_transaction import current_task
 from app.settings import Settings
-from tasks.engine import announcing, arrivals, claims, jobs, queries, results, sharing, shelf, signatures
+from tasks.engine import announcing, arrivals, claims, cron, jobs, queries, sharing, shelf, signatures
 from tasks.engine.batches import call_with, item_of
 from tasks.engine.bell import Bell, EndCalls, ReadyBell
 from tasks.engine.body_processes import BodyProcesses, Make
 from tasks.engine.codec import JsonSerializer
-from tasks.engine.cron import NextFires
 from tasks.engine.keys import StoredLocks, WindowedRateLimit
 from tasks.engine.operating import OperatedHuey
 from tasks.engine.options import OF_BATCH_TASKS, OF_PERIODIC_TASKS, OF_TASKS, check, check_call
+from tasks.engine.results import Handle, Results, named
 from tasks.engine.schema import migrations
 from tasks.engine.storage import ImmediateStorage, SqlStorage
 from tasks.engine.upkeep import Ages
@@ -43,7 +43,7 @@ class DurableHuey(OperatedHuey):
         self.has_siblings = False
         self.consumer_pid: int | None = None
         """The process in which a consumer was started, until it stops: a fork of it has none."""
-        self._next_fires = NextFires()
+        self._next_fires = cron.NextFires()
         super().__init__(name, store_none=True, serializer=JsonSerializer(), **options)
         self._locks = StoredLocks(self)
 
@@ -156,7 +156,7 @@ class DurableHuey(OperatedHuey):
         outcome = self._notes()
         if isinstance(task, group | chord):
             with self.bulk():
-                return results.named(super().enqueue(signatures.unshared(task)))
+                return named(super().enqueue(signatures.unshared(task)))
         if outcome is None:  # else it came with the job that it follows, and was checked with it
             task = signatures.unshared(task, self.running_job)
             check_call(task)
@@ -179,7 +179,7 @@ class DurableHuey(OperatedHuey):
         if not self.results:
             return None
         handles = self._pipeline_results(task)
-        return results.Results(handles) if len(handles) > 1 else handles[0]
+        return Results(handles) if len(handles) > 1 else handles[0]
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
@@ -207,8 +207,8 @@ class DurableHuey(OperatedHuey):
         is_same = here.gathered is not None and here.gathers_in_transaction == self.database.in_transaction
         return here.gathered if is_same and here.gatherer in (None, current_task()) else None
 
-    def _pipeline_results(self, task: Any) -> list[results.Handle]:
-        return [results.Handle(self, result.task) for result in super()._pipeline_results(task)]
+    def _pipeline_results(self, task: Any) -> list[Handle]:
+        return [Handle(self, result.task) for result in super()._pipeline_results(task)]
 
     def _enqueue_immediately(self, task: Any) -> Any:
         # Through encode and decode, so that a test sees what the queue would refuse.
@@ -268,7 +268,7 @@ class DurableHuey(OperatedHuey):
         if row is not None and row[0] is not None:
             return int(row[0])
         # Noted, so that it is caught up from now on, even if it never ran before the process stopped.
-        self.database.write(lambda connection: jobs.add_cron_run(connection, name, minute - 1))
+        self.database.write(lambda connection: cron.add_cron_run(connection, name, minute - 1))
         return minute - 1
 
     def enqueue_cron(self, task: Any, minute: int) -> bool:
@@ -276,7 +276,7 @@ class DurableHuey(OperatedHuey):
         new_job, now = self._new_job(task), self.now()
 
         def fire(connection: sqlite3.Connection) -> bool:
-            if not jobs.add_cron_run(connection, new_job.task, minute, present=int(self.now() // 60)):
+            if not cron.add_cron_run(connection, new_job.task, minute, present=int(self.now() // 60)):
                 return False
             if not getattr(task, "pile_up", True) and jobs.is_live(connection, new_job.task):
                 return False  # the run before this one is still at it

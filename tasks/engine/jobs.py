@@ -280,20 +280,3 @@ def is_live(connection: sqlite3.Connection, task: str) -> bool:
     # State by state, each on its own index: one IN would read every job there is.
     sql = "SELECT 1 FROM postroom_jobs WHERE state = '{}' AND task = ? LIMIT 1"
     return any(connection.execute(sql.format(state), (task,)).fetchone() for state in LIVE)
-
-
-def add_cron_run(connection: sqlite3.Connection, task: str, minute: int, present: int | None = None) -> bool:
-    """Note that a periodic task fires for a minute; False when it has fired for it, or for a later one, already.
-
-    Later minutes count up to the present one: those beyond were noted while the clock was ahead.
-    """
-    later = "SELECT 1 FROM postroom_cron_runs WHERE task = ? AND minute > ? AND minute <= ?"
-    if connection.execute(later, (task, minute, minute if present is None else present)).fetchone():
-        return False  # another process did it while this one was frozen
-    sql = "INSERT OR IGNORE INTO postroom_cron_runs VALUES (?, ?)"
-    if connection.execute(sql, (task, minute)).rowcount == 0:
-        return False
-    connection.execute(
-        "DELETE FROM postroom_cron_runs WHERE task = ? AND minute < ?", (task, minute - 7 * 24 * 60)
-    )
-    return True

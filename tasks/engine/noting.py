@@ -229,7 +229,7 @@ class NotingHuey(Huey):
         return bool(found)
 
     def is_revoked(self, task: Any, timestamp: dt.datetime | None = None, peek: bool = True) -> bool:
-        """Say whether a task is revoked; most claims have seen already that nothing at all is."""
+        """Say whether a task is revoked; mostly its claim has seen that there is no flag at all."""
         outcome, batch = self._notes(), self._here.batch
         if outcome is None or outcome.job is None:
             return bool(super().is_revoked(task, timestamp, peek))

@@ -105,7 +105,7 @@ PAYLOADS = {
 WAITING = {state: sql.replace("payload", f"{CLAIMED}, run_at", 1) for state, sql in PAYLOADS.items()}
 
 # A job's own result stays with its row, and is the only one for its uuid; what else Huey keeps by key is in
-# huey_data.
+# postroom_huey_data.
 VALUE = """
 SELECT result AS value FROM postroom_jobs WHERE uuid = ?1 AND result IS NOT NULL
 UNION ALL SELECT value FROM postroom_huey_data WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)

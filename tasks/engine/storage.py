@@ -34,7 +34,7 @@ def kept_for_s(key: str | bytes, ages: Ages) -> float | None:
 
 
 class SqlStorage(BaseStorage):
-    """Keeps what Huey keeps by key in `huey_data`; a job's own result stays with the job until it expires."""
+    """Keeps in `postroom_huey_data` what Huey keeps by key; a job's result stays with the job until it expires."""
 
     def __init__(self, name: str = "huey", huey: DurableHuey | None = None, **ignored: Any) -> None:
         super().__init__(name)
