@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 STEP_S = 60.0
@@ -25,10 +26,8 @@ BELIEVED_AFTER_S = 15 * 60.0
 # Where the system has a clock that also counts while the machine sleeps, a sleep is no jump.
 _SLEEPLESS = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
-
-def _counted() -> float:
-    """Return seconds that only ever grow, as fast as time passes."""
-    return time.monotonic() if _SLEEPLESS is None else time.clock_gettime(_SLEEPLESS)
+_counted = time.monotonic if _SLEEPLESS is None else partial(time.clock_gettime, _SLEEPLESS)
+"""Returns seconds that only ever grow, as fast as time passes."""
 
 
 def _of_the_machine() -> float:

@@ -30,7 +30,8 @@ def arrival(huey: NotingHuey, task: Any, due_at: float | None) -> None:
 
 def what_followed(huey: NotingHuey, outcome: Outcome) -> None:
     """Send the signals for what was enqueued with a job's end, and for the job itself if it runs again."""
-    if not is_heard(huey):
+    followed = outcome.announced or outcome.fired_callback is not None or outcome.retrying
+    if not followed or not is_heard(huey):
         return
     with huey.app_context():
         for task in (*outcome.announced, outcome.fired_callback):

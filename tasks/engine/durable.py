@@ -9,7 +9,6 @@ from functools import wraps
 from typing import Any
 
 from huey import Huey, signals
-from huey.api import chord, group
 
 from app.clock import clock
 from app.database import Database
@@ -154,7 +153,7 @@ class DurableHuey(OperatedHuey):
         Raises: PayloadError, JobTooLargeError, InvalidInputError, QueueFullError; then nothing was accepted.
         """
         outcome = self._notes()
-        if isinstance(task, group | chord):
+        if isinstance(task, signatures.FLOWS):
             with self.bulk():
                 return named(super().enqueue(signatures.unshared(task)))
         if outcome is None:  # else it came with the job that it follows, and was checked with it

@@ -69,10 +69,11 @@ class Outcome:
     @property
     def waited(self) -> bool:
         """Say whether the job asked to run later, or waits for a lock or a rate limit, which burns no attempt."""
-        asked = self._raised(*RETRYING_EXCEPTIONS) or (
-            self._raised(CancelExecution) and getattr(self.exception, "retry", False)
-        )
-        return self.retrying and bool(asked)
+        if not self.retrying:
+            return False
+        if self._raised(*RETRYING_EXCEPTIONS):
+            return True
+        return self._raised(CancelExecution) and bool(getattr(self.exception, "retry", False))
 
     @property
     def wait_counts(self) -> bool:

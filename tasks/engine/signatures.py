@@ -10,6 +10,8 @@ from huey.api import chord, group
 from app.errors import ConflictError, InvalidInputError
 from tasks.engine.ids import new_id
 
+FLOWS = (group, chord)
+
 
 def make_id(task: Any) -> str:
     """Make the id of a task whose caller names none, and remember that it is none of his."""
@@ -43,7 +45,7 @@ def give_back(task: Any) -> None:
 
 
 def _unshared(flow: Any, seen: set[str], path: tuple[Any, ...], in_flow: bool) -> Any:
-    if isinstance(flow, group | chord):
+    if isinstance(flow, FLOWS):
         made = copy.copy(flow)
         made.tasks = [_unshared(task, seen, (), in_flow=True) for task in flow.tasks]
         if isinstance(flow, chord):
