@@ -24,6 +24,7 @@ from app.mail.letters import MAX_LETTERS as MAX_LETTERS
 from app.mail.letters import Letter as Letter
 from app.mail.letters import Unmade, make
 from app.mail.message import MailingList, Message, render
+from app.mail.options import check_options
 from app.mail.replies import MailError
 from app.mail.templates import refuse_unused
 from tasks import huey, task
@@ -39,14 +40,11 @@ BULK = -10
 CONNECTIONS = 2
 """Mails on their way at once; providers allow few connections. Source: learn.microsoft.com allows three"""
 
-
 FAILED_JOB_S = 2.0
 """How long the failed job of a mail that is queued again is waited for, to take it off the shelf."""
 
-
 DELIVER = "tasks.emails.deliver_email"
 """The task whose pause is the pause of all mail."""
-
 
 LANE_PAUSE = "Mail waits: "
 """How the reason of such a pause begins when it is not by hand."""
@@ -72,10 +70,12 @@ def send_email(
     A `dedup_key` says what the mail is about: if it is known, nothing is sent and the first mail is returned.
     Each address of `cc` and `bcc` has a mail of its own, which names the same readers. Files are read at once.
     Units: `expires_in_s`, how long it is tried (MAIL_EXPIRES_S), in seconds.
-    Raises: EmailTemplateError; InvalidInputError when no mail can go to an address, or for a keyword that is
-    no option and that the template does not use; QueueFullError.
+    Raises: EmailTemplateError; InvalidInputError when no mail can go to an address, for an option's value that
+    will not do, or for a keyword that is no option and that the template does not use; QueueFullError.
     """
     refuse_unused(template, context, OPTIONS)
+    check_options(cc=cc, bcc=bcc, reply_to=reply_to, mailing_list=mailing_list, attachments=attachments)
+    check_options(priority=priority, policy=policy, expires_in_s=expires_in_s, dedup_key=dedup_key)
     message = render(
         template,
         to,
@@ -123,6 +123,7 @@ def send_emails(
     MAX_LETTERS, or for a keyword that the template does not use; QueueFullError.
     """
     refuse_unused(template, context, OPTIONS_OF_MANY)
+    check_options(priority=priority, policy=policy, expires_in_s=expires_in_s)
     # Rendered before the transaction opens: that takes longer than the writing.
     pairs = make(template, letters, context)
     options = {"priority": priority, "policy": policy, "expires_in_s": _expires_in_s(expires_in_s)}

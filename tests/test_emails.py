@@ -361,6 +361,25 @@ def test_copies_and_mail_come_to_be_together_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("policy", "never"), ("policy", None), ("priority", "high"), ("priority", None), ("priority", float("nan")),
+        ("expires_in_s", "1 h"), ("expires_in_s", 0), ("expires_in_s", float("inf")), ("dedup_key", 7),
+        ("dedup_key", ""), ("dedup_key", "x" * 1001), ("mailing_list", "news"), ("attachments", "terms.pdf"),
+        ("cc", None), ("bcc", 7), ("reply_to", None),
+    ],
+)  # fmt: skip
+def test_an_options_value_that_will_not_do_is_refused_by_its_name(option: str, value: object) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{option}= is .*, expected ") as caught:
+        send(**{option: value})
+    assert caught.value.field == option
+    if option in ("policy", "priority", "expires_in_s"):
+        with pytest.raises(InvalidInputError, match=f"^{option}= is "):
+            send_emails("note", letters(1), shop="Postroom", **{option: value})
+    assert rows_and_jobs() == (0, 0)
+
+
+@pytest.mark.parametrize(
     ("option", "expected"),
     [
         ("dedup_kye", r"did you mean dedup_key=\?"),
