@@ -20,7 +20,7 @@ PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
 from app import listening, logs  # noqa: E402
-from app.banner import banner  # noqa: E402
+from app.banner import address_to_open, banner  # noqa: E402
 from app.connections_clients import most_connections  # noqa: E402
 from app.connections_worker import QUIET_LOOK_S, PatientWorker  # noqa: E402
 from app.errors import PostroomError  # noqa: E402
@@ -104,7 +104,7 @@ def on_starting(server):
 def when_ready(server):
     """Say where everything is, once the port is open."""
     port = server.LISTENERS[0].sock.getsockname()[1]
-    print(banner(settings, _address(port), token_is_chosen), file=sys.stderr, flush=True)
+    print(banner(settings, address_to_open(settings, port), token_is_chosen), file=sys.stderr, flush=True)
     server.lifeline = Lifeline()  # one for all reloads, each of which reads this file again
     server.wait_for_signals = functools.partial(_wait_for_signals, server, HangWatch())
 
@@ -204,13 +204,6 @@ def _make_new_file(database):
 def _consumer(worker):
     app = getattr(worker, "wsgi", None)
     return None if app is None else app.extensions["consumer"]
-
-
-def _address(port):
-    is_told = (
-        settings.public_url != f"http://localhost:{settings.port}"
-    )  # by PUBLIC_URL, or by a host we know
-    return settings.public_url if is_told else f"http://localhost:{port}"
 
 
 def _reload_on_edit(worker):

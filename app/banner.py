@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
+def address_to_open(settings: Settings, port: int) -> str:
+    """Return what PUBLIC_URL or a host we know says, else the address on this machine."""
+    is_told = settings.public_url != f"http://localhost:{settings.port}"
+    return settings.public_url if is_told else f"http://localhost:{port}"
+
+
 def banner(settings: Settings, address: str, token_is_chosen: bool) -> str:
     """Write the lines that the start prints.
 

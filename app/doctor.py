@@ -63,7 +63,7 @@ def warn(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
 
     def write() -> None:
         for check in glance(settings, environ):
-            log.warning("%s (python3 main.py doctor tells more)", check)
+            log.warning("%s: %s (python3 main.py doctor tells more)", check.name, check.sentence)
 
     threading.Thread(target=write, name="Doctor", daemon=True).start()
 
@@ -129,7 +129,7 @@ def check_public_url(settings: Settings) -> Check:
 def check_spelling(environ: Mapping[str, str]) -> list[Check]:
     """Name variables that look as if one of ours was meant."""
     return [
-        Check("settings", "warning", f"{variable} is none of them, so it changes nothing. Is {ours} meant?")
+        Check("settings", "warning", f"{variable} is no setting, so it changes nothing. Is {ours} meant?")
         for variable, ours in misspelt(
             environ, [setting.metadata["variable"] for setting in fields(Settings)]
         )

@@ -6,10 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from app.banner import banner
+from app.banner import address_to_open, banner
 from app.settings import Settings
 
 ADDRESS = "http://localhost:5000"
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({"PORT": "0"}, "http://localhost:4711"),
+        ({"PORT": "0", "PUBLIC_URL": "https://books.example"}, "https://books.example"),
+        ({"RENDER": "true", "RENDER_EXTERNAL_HOSTNAME": "b.onrender.com"}, "https://b.onrender.com"),
+        ({"REPL_ID": "1", "REPLIT_DEV_DOMAIN": "x.replit.dev"}, "https://x.replit.dev"),
+    ],
+)
+def test_the_address_to_open_is_that_of_the_host_where_it_is_known(
+    environ: dict[str, str], address: str
+) -> None:
+    assert address_to_open(Settings.read(environ), 4711) == address
 
 
 def test_a_token_that_was_made_is_in_the_link_and_one_that_was_chosen_is_not() -> None:

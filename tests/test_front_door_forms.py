@@ -132,6 +132,14 @@ def calls(client: Browser, headers: dict[str, str]) -> list[tuple[int, Any]]:
     return [(answer.status_code, (answer.json.get("error") or {}).get("code")) for answer in answers]
 
 
+def test_a_form_without_the_field_is_told_of_it(operator: Browser, client: Browser) -> None:
+    for one in (operator, client):
+        answer = one.post("/books", data=BOOK)
+        assert (answer.status_code, "csrf_field()" in answer.text) == (400, True)
+        answer = one.post("/books", data=BOOK | {"csrf_token": "old"})
+        assert (answer.status_code, "csrf_field()" in answer.text) == (400, False)
+
+
 def test_a_call_with_the_sessions_cookie_needs_the_header(operator: Browser, client: Browser) -> None:
     refused = [(400, "form_refused"), (400, "form_refused")]
     assert calls(operator, {}) == refused

@@ -27,6 +27,9 @@ NO_TOKEN = (
     "This form did not come from a page of this site that is still valid: it was open for long, or you signed "
     "in or out since. Nothing was done. Open the page again and send it once more."
 )
+NO_FIELD = "This form holds no csrf_token. Nothing was done. Write {{ csrf_field() }} into it, in its template."
+    "This form holds no csrf_token, so nothing was done. Write {{ csrf_field() }} into it, in its template."
+)
 NO_HEADER = "A call with the session's cookie needs the header X-CSRFToken; or send Authorization: Bearer."
 
 
@@ -94,6 +97,8 @@ def _comes_from_elsewhere() -> bool:
 
 
 def _check_sessions_token(token: str | None, refusal: str) -> None:
+    if not token and refusal is NO_TOKEN:
+        raise FormRefusedError(NO_FIELD)
     try:
         validate_csrf(token)
     except ValidationError as error:
@@ -101,8 +106,10 @@ def _check_sessions_token(token: str | None, refusal: str) -> None:
 
 
 def _check_visitors_token(token: str | None) -> None:
+    if not token:
+        raise FormRefusedError(NO_FIELD)
     try:
-        _signer().loads(token or "", max_age=SESSION_S)
+        _signer().loads(token, max_age=SESSION_S)
     except BadData as error:
         raise FormRefusedError(NO_TOKEN) from error
 
