@@ -27,8 +27,8 @@ NO_TOKEN = (
     "This form did not come from a page of this site that is still valid: it was open for long, or you signed "
     "in or out since. Nothing was done. Open the page again and send it once more."
 )
-NO_FIELD = "This form holds no csrf_token. Nothing was done. Write {{ csrf_field() }} into it, in its template."
-    "This form holds no csrf_token, so nothing was done. Write {{ csrf_field() }} into it, in its template."
+NO_FIELD = (
+    "This form holds no csrf_token. Nothing was done. Write {{ csrf_field() }} into it, in its template."
 )
 NO_HEADER = "A call with the session's cookie needs the header X-CSRFToken; or send Authorization: Bearer."
 
