@@ -188,7 +188,8 @@ class Settings:
     )  # fmt: skip
     in_frame: bool = _setting(
         "IN_FRAME", _yes_or_no, False, "",
-        "1 where the host shows the site in a frame of a page of its own; on Replit and Hugging Face it is 1",
+        "1 where the host shows the site in a frame of a page of its own; on Replit, Hugging Face and GitHub "
+        "codespaces it is 1",
     )  # fmt: skip
     ratelimit_enabled: bool = _setting(
         "RATELIMIT_ENABLED",
