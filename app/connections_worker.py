@@ -34,7 +34,8 @@ class PatientWorker(ThreadWorker):
 
     def accept(self, listener: Any) -> None:
         """Let a client in; it gets a thread once its request is there."""
-        if self.cfg.is_ssl or self.cfg.protocol != "http" or self.cfg.proxy_protocol != "off":
+        cfg = self.cfg
+        if cfg.is_ssl or (cfg.protocol, cfg.proxy_protocol, cfg.http2_cleartext) != ("http", "off", "off"):
             super().accept(listener)  # gunicorn reads these itself
         else:
             self.clients.accept(listener)
