@@ -133,10 +133,9 @@ def test_a_full_disk_is_told_with_what_to_do(app, client, caplog):
     connection = app.extensions["database"].writer.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    book = {"title": "x" * 200, "author": "A", "genre": "Mystery"}
-    operator = {"Authorization": f"Bearer {app.extensions['settings'].admin_token}"}
-    responses = [client.post("/api/books", json=book, headers=operator) for _ in range(200)]
-    refused = next(response for response in responses if response.status_code != 201)
+    app.add_url_rule("/api/grow", "status.grow", lambda: {"id": count_words("a word " * 200).id})
+    responses = [client.get("/api/grow") for _ in range(200)]
+    refused = next(response for response in responses if response.status_code != 200)
     assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "5"), refused.text
     assert "make room" in refused.json["error"]["message"]
     assert str(app.extensions["settings"].data_dir) not in refused.text
