@@ -211,6 +211,8 @@ def test_a_file_that_is_removed_under_the_site_takes_nothing_and_is_named(tmp_pa
         for path in tmp_path.glob("postroom.db*"):
             if path.suffix != ".turn":
                 path.unlink()
+        # The site looks every few milliseconds: for so long it may still take something.
+        until(lambda: site.post("/api/subscriptions", wish)[0] == 503, "the refusal", within_s=1)
         for _ in range(3):
             assert site.post("/api/subscriptions", wish)[0] == 503
         status, answer = site.get("/ready")
