@@ -19,15 +19,15 @@ from gunicorn.arbiter import Arbiter
 PROJECT_DIR = Path(__file__).resolve().parent
 sys.path.insert(0, str(PROJECT_DIR))
 
-from app import listening, logs  # noqa: E402
-from app.banner import address_to_open, banner  # noqa: E402
-from app.connections_clients import most_connections  # noqa: E402
-from app.connections_worker import QUIET_LOOK_S, PatientWorker  # noqa: E402
-from app.errors import PostroomError  # noqa: E402
-from app.secret_key import secret_key  # noqa: E402
+from app.kit.errors import PostroomError  # noqa: E402
+from app.kit.host import listening, logs  # noqa: E402
+from app.kit.host.banner import address_to_open, banner  # noqa: E402
+from app.kit.host.connections_clients import most_connections  # noqa: E402
+from app.kit.host.connections_worker import QUIET_LOOK_S, PatientWorker  # noqa: E402
+from app.kit.host.secret_key import secret_key  # noqa: E402
+from app.kit.host.sources import Sources  # noqa: E402
+from app.kit.host.watch import HangWatch, Lifeline, set_patience  # noqa: E402
 from app.settings import Settings  # noqa: E402
-from app.sources import Sources  # noqa: E402
-from app.watch import HangWatch, Lifeline, set_patience  # noqa: E402
 
 environ = dict(os.environ)
 
@@ -127,8 +127,8 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Start the consumer, after the fork and never in the reloader's parent."""
-    from app import doctor  # these of the fresh import
-    from app.errors import DatabaseBusyError, PostroomError
+    from app.kit.doctor import doctor  # these of the fresh import
+    from app.kit.errors import DatabaseBusyError, PostroomError
 
     # A job's first steps wait less for a page's code to let go of the interpreter (Python's default: 5 ms).
     sys.setswitchinterval(0.001)

@@ -14,14 +14,14 @@ if sys.version_info < (3, 11):
 
 from typing import TYPE_CHECKING
 
-from app import install
-from app.errors import PostroomError
+from app.kit.errors import PostroomError
+from app.kit.host import install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.kit.engine.consumer.consumer import EmbeddedConsumer
     from app.settings import Settings
-    from tasks.engine.consumer import EmbeddedConsumer
 
 PROJECT_DIR = os.path.dirname(os.path.abspath(__file__))
 USAGE = """usage: python3 main.py [command]
@@ -69,9 +69,11 @@ def _serve_with_waitress(settings: "Settings") -> int:
 
     import waitress
 
-    from app import create_app, doctor, listening, logs
-    from app.banner import banner
-    from app.secret_key import secret_key
+    from app import create_app
+    from app.kit.doctor import doctor
+    from app.kit.host import listening, logs
+    from app.kit.host.banner import banner
+    from app.kit.host.secret_key import secret_key
 
     logs.configure(settings.log_level, settings.secrets)
     listening.wait_until_free(settings.host, settings.port)
@@ -92,7 +94,7 @@ def _start(
     consumer: "EmbeddedConsumer", always: bool = False, is_enough: "Callable[[], bool]" = bool
 ) -> bool:
     """Start running jobs, trying again while another program holds the database; False when that is enough."""
-    from app.errors import DatabaseBusyError
+    from app.kit.errors import DatabaseBusyError
 
     while not is_enough():
         try:
@@ -108,7 +110,9 @@ def worker() -> int:
     import queue
     import signal
 
-    from app import create_app, doctor, logs
+    from app import create_app
+    from app.kit.doctor import doctor
+    from app.kit.host import logs
     from app.settings import Settings
 
     # Its put() is safe in a signal handler, an Event's set() is not.
@@ -143,7 +147,7 @@ def jobs(arguments: "list[str]") -> int:
     """Look at jobs, run failed ones again, cancel what waits."""
     import tasks
     from app import create_app
-    from tasks.engine import commands
+    from app.kit.engine.operate import commands
 
     create_app()
     return commands.run(tasks.huey, arguments)
@@ -154,7 +158,7 @@ def backup(arguments: "list[str]") -> int:
     from pathlib import Path
 
     from app import create_app
-    from app.errors import InvalidInputError
+    from app.kit.errors import InvalidInputError
 
     if len(arguments) != 1:
         raise InvalidInputError("Name the file to write, for example: python3 main.py backup monday.db")
@@ -168,8 +172,8 @@ def restore(arguments: "list[str]") -> int:
 
     import tasks
     from app import create_app
-    from app.errors import InvalidInputError
-    from tasks.engine import instances
+    from app.kit.engine.consumer import instances
+    from app.kit.errors import InvalidInputError
 
     if len(arguments) != 1:
         raise InvalidInputError("Name the file to bring back, for example: python3 main.py restore monday.db")
@@ -190,7 +194,7 @@ def restore(arguments: "list[str]") -> int:
 
 def doctor() -> int:
     """Say which promises hold here; the exit status is 1 when something is wrong."""
-    from app import doctor
+    from app.kit.doctor import doctor
     from app.settings import Settings
 
     return doctor.report(Settings.read())
@@ -202,13 +206,13 @@ def test(arguments: "list[str]") -> int:
 
     if "--all" not in arguments:
         return int(pytest.main(["-m", "not slow"] + arguments))
-    strict = ["-p", "tests.ci_plugin"] if os.environ.get("CI") else []
+    strict = ["-p", "tests.kit.ci_plugin"] if os.environ.get("CI") else []
     return int(pytest.main(strict + [argument for argument in arguments if argument != "--all"]))
 
 
 def benchmark(arguments: "list[str]") -> int:
     """Measure this kit and others on this machine, and print the table."""
-    from tests.benchmarks import command
+    from tests.kit.benchmarks import command
 
     return command.run(arguments)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
+    from app.kit.engine.api.durable import DurableHuey
     from app.settings import Settings
-    from tasks.engine.durable import DurableHuey
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -19,12 +19,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported inside, so that `import app.settings` costs nothing and no module is imported in a circle.
     import secrets
 
+    import app as package
     import tasks
-    from app import catalogue, pages
-    from app.database import Database
-    from app.mail import ledger
-    from app.pages.client_address import ClientAddress
-    from app.pages.error_pages import Site
+    from app.kit import yours
+    from app.kit.database.file import Database
+    from app.kit.engine.wiring import huey
+    from app.kit.mail import ledger
+    from app.kit.register import register
+    from app.kit.web.client_address import ClientAddress
+    from app.kit.web.error_pages import Site
     from app.settings import Settings
 
     settings = settings or Settings.read()
@@ -35,28 +38,28 @@ def create_app(settings: Settings | None = None) -> Flask:
     if proxies := settings.behind_proxy:
         app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
 
-    tasks.load()
+    yours.load_tasks(tasks)
     database = Database(
         settings.database_path,
         settings.environment,
         settings.sqlite_synchronous,
-        [tasks.huey.migrations, catalogue.migrations, ledger.migrations],
+        [huey.migrations, ledger.migrations, *yours.find_migrations(package)],
     )
-    database = tasks.huey.attach(database, settings, app.app_context, make_queue_in_child)
+    database = huey.attach(database, settings, app.app_context, make_queue_in_child)
     app.extensions.update(
         settings=settings,
         database=database,
-        consumer=tasks.huey.create_consumer(workers=settings.task_threads),
+        consumer=huey.create_consumer(workers=settings.task_threads),
     )
-    pages.register(app)
+    register(app, yours.find_pages(package))
     return app
 
 
 def make_queue_in_child(settings: Settings) -> DurableHuey:
     """Build the app in a process that runs bodies of tasks with process=True, and return its queue."""
-    import tasks
-    from app import logs
+    from app.kit.engine.wiring import huey
+    from app.kit.host import logs
 
     logs.configure(settings.log_level, settings.secrets)
     create_app(settings)
-    return tasks.huey
+    return huey

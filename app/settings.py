@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from app.errors import SettingError
-from app.known_hosts import find_host
-from app.settings_checks import HOST_NAME, check_secrets, host_names
-from app.settings_mail import parse_mail_url, parse_public_url, parse_sender
+from app.kit.errors import SettingError
+from app.kit.host.known_hosts import find_host
+from app.kit.settings_checks import HOST_NAME, check_secrets, host_names
+from app.kit.settings_mail import parse_mail_url, parse_public_url, parse_sender
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 SECRETS = ("SECRET_KEY", "ADMIN_TOKEN", "MAIL_URL")

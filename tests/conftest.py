@@ -16,21 +16,22 @@ from flask.testing import FlaskClient
 from jinja2 import BytecodeCache, FileSystemBytecodeCache
 
 import tasks
-from app import create_app, database_forks
-from app.clock import clock
-from app.doctor_hosts import IN_MEMORY, find_mount
-from app.mail import inbox
-from app.mail.inbox import InboxEmail
-from app.pages.error_pages import Site
+from app import create_app
+from app.kit.database import forks as database_forks
+from app.kit.doctor.hosts import IN_MEMORY, find_mount
+from app.kit.host.clock import clock
+from app.kit.mail import inbox
+from app.kit.mail.inbox import InboxEmail
+from app.kit.web.error_pages import Site
 from app.settings import Settings
-from tests.cheap_apps import KnownRule, empty_database
-from tests.engine_rig import Rig, rig_in
-from tests.forms import Browser
-from tests.queue_rig import Queue, queue_in
-from tests.smtp_sink import SmtpSink
+from tests.kit.cheap_apps import KnownRule, empty_database
+from tests.kit.engine_rig import Rig, rig_in
+from tests.kit.forms import Browser
+from tests.kit.queue_rig import Queue, queue_in
+from tests.kit.smtp_sink import SmtpSink
 
 if TYPE_CHECKING:
-    from app.catalogue import Subscription
+    from app.bookshop.books import Subscription
 
 RunJobs = Callable[[], None]
 """What the fixture `run_jobs` gives."""
@@ -120,7 +121,9 @@ def operator(app: Flask) -> FlaskClient:
 @pytest.fixture
 def subscribe(app: Flask) -> Callable[[str, str], Subscription]:
     """A function that subscribes a reader who has confirmed it already."""
-    from app import catalogue  # here, so that a project without the bookshop keeps this file
+    from app.bookshop import (
+        books as catalogue,  # here, so that a project without the bookshop keeps this file
+    )
 
     def subscribe(email: str, genre: str) -> Subscription:
         asked = catalogue.subscribe(email, genre)
