@@ -91,7 +91,7 @@ def is_for_programs() -> bool:
 
 
 def anybody_may_change() -> bool:
-    """Say whether strangers may add books: only while one tries things out and no mail leaves the machine."""
+    """Say whether strangers may change data: only while one tries things out and no mail leaves the machine."""
     settings = current_app.extensions["settings"]
     return not settings.production and not settings.mail_url
 
